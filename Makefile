@@ -1,0 +1,45 @@
+# make run    set up and run the main job: one scope, from sound file to plots   (ARGS="+scope=flash device=cpu")
+# make test   set up and pass the tests                                          (ARGS="-k gaps")
+# make help   the other targets
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+READY := $(VENV)/.ready
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: run test lint doctor lock gpu-check help
+
+run: $(READY)
+	@$(PY) -m harness $(if $(ARGS),$(ARGS),+scope=cuda_graphs)
+
+test: lint
+	@$(PY) -m pytest -n 2 $(ARGS)
+
+lint: $(READY)
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+	@$(PY) -m mypy
+
+doctor: $(READY)
+	@$(PY) -m harness.doctor
+
+# On a machine with a GPU: runs the ladder, records the short traces, refreshes results/ (see CONTRIBUTING.md).
+gpu-check:
+	bash results/gpu-check.sh
+
+lock:
+	rm -rf $(VENV) && $(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet torch==2.13.0 && $(PY) -m pip install --quiet '.[dev]' && $(PY) -m pip uninstall --quiet -y gpu-gap-harness
+	{ head -n 1 requirements.lock; $(PY) -m pip freeze | sed 's/+[a-z0-9]*$$//'; } > requirements.new && mv requirements.new requirements.lock
+	touch $(READY)
+
+help:
+	@sed -n 's/^# //p' Makefile; echo "make doctor  what this machine has and lacks"; echo "make lint    ruff and mypy"; echo "make gpu-check  the whole ladder on a GPU, into results/"; echo "make lock    write requirements.lock anew"
+
+# The stamp is written last, so an interrupted set-up starts over.
+$(READY): requirements.lock
+	@echo "Setting up $(VENV) with the versions in requirements.lock (a few minutes, once) ..."
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v <= (3, 13) else f"error: Python {v[0]}.{v[1]} found, 3.11 to 3.13 supported\n  try: make PYTHON=python3.11 ...")'
+	@$(PYTHON) -m venv --clear $(VENV)
+	@$(PY) -m pip install --quiet -r requirements.lock
+	@touch $@

@@ -1,0 +1,1 @@
+"""What is measured: Whisper, from sound files to tokens, and the mechanisms that scopes switch on."""

@@ -1,0 +1,150 @@
+"""Sound files to 16 kHz mono windows of 30 s, and clear words for files that can't be used.
+
+Importable without torch. `check` reads with soundfile only (fast, in the parent process); `load` resamples
+with librosa.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from harness.errors import ExitCode, UserError
+
+SAMPLE_RATE_HZ = 16_000
+WINDOW_S = 30
+WINDOW_SAMPLES = SAMPLE_RATE_HZ * WINDOW_S
+SHORTEST_S = 0.1  # a syllable; below it there is nothing to transcribe
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One sound file: `samples` float32 [n] at 16 kHz mono, and its text if a .txt lies beside it."""
+
+    source: str
+    samples: np.ndarray
+    reference: str | None
+
+    @property
+    def dur_s(self) -> float:
+        return len(self.samples) / SAMPLE_RATE_HZ
+
+    def windows(self) -> np.ndarray:
+        """The clip in 30 s windows, the last padded with zeros: float32 [windows, 480000]."""
+        count = max(1, -(-len(self.samples) // WINDOW_SAMPLES))
+        padded = np.zeros(count * WINDOW_SAMPLES, dtype=np.float32)
+        padded[: len(self.samples)] = self.samples
+        return padded.reshape(count, WINDOW_SAMPLES)
+
+
+def sound_files(path: str | Path) -> list[Path]:
+    """The file itself, or every sound file in the folder, sorted by name."""
+    path = Path(path).expanduser()
+    if not path.exists():
+        raise _unusable(path, "does not exist", "audio.path=FILE or FOLDER of sound files")
+    if path.is_file():
+        return [path]
+    extensions = {f".{name.lower()}" for name in soundfile.available_formats()} | {".opus", ".oga"}
+    files = sorted(p for p in path.iterdir() if p.is_file() and p.suffix.lower() in extensions)
+    if not files:
+        raise _unusable(path, "holds no sound file", f"a folder with files like {_known_formats()}")
+    return files
+
+
+def check(path: str | Path, max_seconds: float) -> list[str]:
+    """Read every file once and raise UserError for what can't be transcribed; returns notes on odd ones.
+
+    Lengths are checked from the headers first, so a file of hours is refused without being read.
+    """
+    files = sound_files(path)
+    headers = [_header(file) for file in files]
+    total_s = sum(info.duration for info in headers)
+    if total_s > max_seconds:
+        raise UserError(
+            f"{path}: {_duration(total_s)} of audio, and a profile takes at most {_duration(max_seconds)}",
+            "audio.path=a shorter clip (one 30 s window shows it all), or audio.max_seconds="
+            f"{int(total_s) + 1} if you mean it",
+            ExitCode.INPUT,
+        )
+    notes = []
+    for file, info in zip(files, headers, strict=True):
+        _check_samples(file, info)
+        if info.channels > 1:
+            notes.append(f"{file.name}: {info.channels} channels, mixed down to one")
+        if info.samplerate != SAMPLE_RATE_HZ:
+            notes.append(f"{file.name}: {info.samplerate} Hz, resampled to {SAMPLE_RATE_HZ} Hz")
+    return notes
+
+
+def load(path: str | Path) -> list[Clip]:
+    """Load a file or a folder with librosa: mono, 16 kHz, float32 in [-1, 1]. Raises UserError."""
+    import librosa  # slow to import, and the parent process never loads audio
+
+    clips = []
+    for file in sound_files(path):
+        samples, _ = librosa.load(file, sr=SAMPLE_RATE_HZ, mono=True)
+        text = file.with_suffix(".txt")
+        reference = text.read_text(encoding="utf-8").strip() if text.exists() else None
+        clips.append(Clip(file.name, samples.astype(np.float32, copy=False), reference))
+    return clips
+
+
+def total_seconds(clips: Sequence[Clip]) -> float:
+    return sum(clip.dur_s for clip in clips)
+
+
+def _header(file: Path) -> soundfile._SoundFileInfo:
+    if file.stat().st_size == 0:
+        raise _unusable(file, "is empty (0 bytes)", "a file that holds sound")
+    try:
+        info = soundfile.info(str(file), verbose=True)
+    except (soundfile.LibsndfileError, RuntimeError) as problem:
+        raise _unusable(
+            file, f"is not a sound file that can be read ({_reason(problem)})", _known_formats()
+        ) from None
+    # libsndfile reads what is left of a cut file without complaint and notes it in its log only.
+    if re.search(r"^\s*data\s*:.*should be", info.extra_info, re.MULTILINE):
+        raise _unusable(file, "is truncated: its header promises more sound than it holds", "the whole file")
+    return info
+
+
+def _check_samples(file: Path, info: soundfile._SoundFileInfo) -> None:
+    if info.duration < SHORTEST_S:
+        raise _unusable(
+            file, f"lasts {info.duration:.3f} s; nothing can be said in that", f"at least {SHORTEST_S} s"
+        )
+    try:
+        samples, _ = soundfile.read(str(file), dtype="float32")
+    except (soundfile.LibsndfileError, RuntimeError) as problem:
+        raise _unusable(file, f"is damaged or truncated ({_reason(problem)})", "the whole file") from None
+    if len(samples) < info.frames:
+        raise _unusable(
+            file, f"is truncated: {len(samples)} of {info.frames} samples can be read", "the whole file"
+        )
+    if not np.isfinite(samples).all():
+        raise _unusable(file, "holds NaN or infinite samples", "a file whose samples are numbers")
+    if not samples.any():
+        raise _unusable(file, "holds silence only: every sample is zero", "a recording with speech in it")
+
+
+def _reason(problem: Exception) -> str:
+    return str(getattr(problem, "error_string", problem)).strip().rstrip(".")
+
+
+def _known_formats() -> str:
+    return "WAV, FLAC, OGG or MP3"
+
+
+def _duration(seconds: float) -> str:
+    hours, rest = divmod(round(seconds), 3600)
+    minutes, secs = divmod(rest, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {secs:02d} s"
+
+
+def _unusable(path: Path, what: str, instead: str) -> UserError:
+    return UserError(f"{path} {what}", instead, ExitCode.INPUT)

@@ -1,0 +1,119 @@
+"""The workload: sound files to text, one 30 s window after the other.
+
+The module is importable without torch: `check` runs in the parent process, `build` in the measured child.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from experiments import audio
+from experiments.options import Options
+from harness import phases
+from harness.phases import HostTimer, NvtxAnnotator, PhaseClock
+
+if TYPE_CHECKING:
+    import torch
+
+
+def check(cfg: Mapping[str, Any]) -> None:
+    """Refuse options that don't go together and audio that can't be used; raises UserError."""
+    Options.from_config(cfg)
+    audio.check(cfg["audio"]["path"], cfg["audio"]["max_seconds"])
+
+
+def build(cfg: Mapping[str, Any], device: str) -> Transcription:
+    """The workload on `device` (`cuda` or `cpu`), model loaded and graphs captured."""
+    return Transcription(cfg, device)
+
+
+class Transcription:
+    """Transcribes all windows of the configured audio; one call of `run` is one iteration."""
+
+    def __init__(self, cfg: Mapping[str, Any], device: str) -> None:
+        import torch
+
+        from experiments import models
+        from experiments.features import LogMel
+
+        self._torch = torch
+        self._options = Options.from_config(cfg)
+        self._device = device
+        self._notes = audio.check(cfg["audio"]["path"], cfg["audio"]["max_seconds"])
+        self._clips = audio.load(cfg["audio"]["path"])
+        self._loaded = models.load(
+            cfg["model"], self._options.attention, cfg["audio"]["language"], device, cfg["max_new_tokens"]
+        )
+        self._features = LogMel(self._loaded.model.config.num_mel_bins).to(device)
+        self._windows = [
+            (clip, index, torch.from_numpy(window)[None])
+            for clip in self._clips
+            for index, window in enumerate(clip.windows())
+        ]
+        self._decoder = self._make_decoder()
+
+    def _make_decoder(self) -> Any:
+        loaded, options = self._loaded, self._options
+        if options.decoder == "generate":
+            from experiments.generate import GenerateDecoder
+
+            return GenerateDecoder(loaded, options.attention, self._device)
+        from experiments.static_loop import StaticLoop
+
+        if options.graphs != "none" and self._device == "cpu":
+            self._notes.append("CUDA graphs need a GPU: on this CPU the step ran uncaptured (same tokens)")
+        return StaticLoop(loaded, options.attention, options.graphs, self._device)
+
+    def run(self, clock: PhaseClock) -> None:
+        """One iteration over all windows; returns when the device has done all that was queued."""
+        self._transcribe(clock)
+        if self._device == "cuda":
+            self._torch.cuda.synchronize()  # steps that ran ahead of an end token may still be running
+
+    def _transcribe(self, clock: PhaseClock) -> list[list[int]]:
+        tokens = []
+        with self._torch.inference_mode():
+            for _, _, pcm in self._windows:
+                tokens.append(self._decoder.decode(self._log_mel(pcm, clock), clock))
+        return tokens
+
+    def _log_mel(self, pcm: torch.Tensor, clock: PhaseClock) -> torch.Tensor:
+        with clock.phase(phases.FEATURES):
+            return self._features(pcm.to(self._device)).to(self._loaded.model.dtype)
+
+    def transcripts(self) -> list[dict[str, Any]]:
+        """Tokens, text and the margin of each choice, window by window; not timed."""
+        from experiments.margins import margins
+
+        clock = PhaseClock(HostTimer(), NvtxAnnotator())
+        return [
+            {
+                "source": clip.source,
+                "window": index,
+                "tokens": tokens,
+                "margins": margins(self._loaded, self._log_mel(pcm, clock), tokens),
+                "text": self._loaded.text(tokens),
+                "reference": clip.reference if len(clip.windows()) == 1 else None,
+            }
+            for (clip, index, pcm), tokens in zip(self._windows, self._transcribe(clock), strict=True)
+        ]
+
+    def describe(self) -> dict[str, Any]:
+        """What ran, for the record."""
+        model = self._loaded.model
+        return {
+            "model": self._loaded.name,
+            "parameters": sum(p.numel() for p in model.parameters()),
+            "dtype": str(model.dtype).removeprefix("torch."),
+            "attention": self._options.attention,
+            "decoder": self._options.decoder,
+            "graphs": self._options.graphs if self._device == "cuda" else "none",
+            "audio_s": round(audio.total_seconds(self._clips), 3),
+            "windows": len(self._windows),
+            "notes": self._notes,
+        }
+
+    def close(self) -> None:
+        """Free the model and the graphs, so that a next workload of this process finds the memory."""
+        del self._decoder, self._loaded

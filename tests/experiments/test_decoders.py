@@ -1,0 +1,143 @@
+"""Whatever a scope switches on, the tokens stay those of the baseline."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from omegaconf import DictConfig
+
+from experiments import models
+from experiments.generate import GenerateDecoder
+from experiments.static_loop import StaticLoop
+from experiments.transcription import Transcription, build
+from harness.errors import UserError
+from harness.phases import PhaseClock
+
+COMBINATIONS = [
+    ("flash",),
+    ("cuda_graphs",),
+    ("cuda_graphs", "graphs.how=compile"),
+    ("cuda_graphs", "attention=eager", "graphs.how=none"),
+    ("baseline", "attention=sdpa"),
+]
+
+
+@pytest.mark.parametrize("scope", COMBINATIONS, ids=" ".join)
+def test_every_scope_gives_the_tokens_of_the_baseline(
+    scope: tuple[str, ...], tokens_of: Callable[..., list[list[int]]]
+) -> None:
+    expected = tokens_of("baseline")
+    assert [len(tokens) for tokens in expected] == [24, 24]
+    assert len(set(expected[0])) > 8, "a model that repeats itself would prove nothing"
+    assert expected[0] != expected[1], "nor one that does not listen"
+    assert tokens_of(*scope) == expected
+
+
+@pytest.mark.parametrize("scope", ["baseline", "cuda_graphs"])
+def test_both_loops_mark_the_same_phases(
+    scope: str, configure: Callable[..., DictConfig], clock: PhaseClock
+) -> None:
+    build(configure(scope, "max_new_tokens=7"), "cpu").run(clock)
+    taken = clock.take()
+    counts = {name: len(durations) for name, durations in taken.items()}
+    assert counts == {"features": 2, "encode": 2, "prefill": 2, "decode": 2, "decode.step": 2 * 6}
+    assert sum(taken["decode.step"]) <= sum(taken["decode"])
+
+
+@pytest.mark.parametrize("stop_after", [1, 2, 3, 9, 23])
+def test_both_loops_stop_at_the_end_token(
+    stop_after: int, baseline: Transcription, clock: PhaseClock
+) -> None:
+    """The token at some position is declared the end token: both loops have to end before it."""
+    loaded = baseline._loaded
+    pcm = baseline._windows[0][2]
+    features = baseline._log_mel(pcm, clock)
+    free = GenerateDecoder(loaded, "eager", "cpu").decode(features, clock)
+    end = free[stop_after]
+    expected = free[: free.index(end)]
+    stopping = replace(loaded, end=end)
+    rules = loaded.model.generation_config
+    before, rules.eos_token_id = rules.eos_token_id, end
+    try:
+        with torch.inference_mode():
+            assert GenerateDecoder(stopping, "eager", "cpu").decode(features, clock) == expected
+            loop = StaticLoop(stopping, "sdpa", "none", "cpu")
+            assert loop.decode(features, clock) == expected
+            assert loop.decode(features, clock) == expected, "a second window must not see the first"
+    finally:
+        rules.eos_token_id = before
+    clock.take()
+
+
+def test_suppressed_tokens_are_never_chosen(baseline: Transcription, clock: PhaseClock) -> None:
+    """Suppress what would have been chosen: both loops take the same second choice."""
+    loaded = baseline._loaded
+    features = baseline._log_mel(baseline._windows[0][2], clock)
+    free = GenerateDecoder(loaded, "eager", "cpu").decode(features, clock)
+    strict = replace(loaded, suppress=(*loaded.suppress, free[3]), begin_suppress=(free[0],))
+    rules = loaded.model.generation_config
+    before = rules.suppress_tokens, rules.begin_suppress_tokens
+    rules.suppress_tokens, rules.begin_suppress_tokens = list(strict.suppress), list(strict.begin_suppress)
+    try:
+        with torch.inference_mode():
+            expected = GenerateDecoder(strict, "eager", "cpu").decode(features, clock)
+            ours = StaticLoop(strict, "sdpa", "none", "cpu").decode(features, clock)
+    finally:
+        rules.suppress_tokens, rules.begin_suppress_tokens = before
+    assert ours == expected
+    assert expected[0] != free[0] and free[3] not in expected
+
+
+def test_margins_say_how_far_the_second_choice_was(baseline: Transcription) -> None:
+    for window in baseline.transcripts():
+        assert len(window["margins"]) == len(window["tokens"])
+        assert min(window["margins"]) > 0, "a chosen token is the best one"
+
+
+@pytest.mark.parametrize(
+    "overrides, named",
+    [
+        (["attention=fast"], "eager, sdpa, flash"),
+        (["decoder=magic"], "generate, static"),
+        (["graphs.how=auto", "decoder=static"], "none, manual, compile"),
+        (["graphs.how=manual", "decoder=generate"], "decoder=static"),
+        (["attention=flash", "decoder=static"], "attention=sdpa"),
+    ],
+)
+def test_choices_that_cannot_work_are_refused_with_the_reason(
+    overrides: list[str], named: str, configure: Callable[..., DictConfig]
+) -> None:
+    from experiments.transcription import check
+
+    with pytest.raises(UserError) as refused:
+        check(configure("baseline", *overrides))
+    assert named in refused.value.report()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="NOT TESTED: needs an NVIDIA GPU")
+@pytest.mark.parametrize("how", ["none", "manual", "compile"])
+def test_captured_steps_give_the_tokens_of_uncaptured_ones(
+    how: str, configure: Callable[..., DictConfig]
+) -> None:
+    """fp16: the same arithmetic in the same order, so bit for bit the same tokens, 20 windows in a row."""
+
+    def tokens(how: str) -> list[Any]:
+        work = build(configure("cuda_graphs", "model=whisper_small_random", f"graphs.how={how}"), "cuda")
+        return [[w["tokens"] for w in work.transcripts()] for _ in range(10)]
+
+    expected = tokens("none")
+    found = tokens(how)
+    assert all(again == found[0] for again in found), "replays must not differ from each other"
+    if how != "compile":  # compiled kernels round differently
+        assert found == expected
+
+
+def test_max_new_tokens_beyond_the_decoder_is_refused(configure: Callable[..., DictConfig]) -> None:
+    cfg = configure("baseline", "max_new_tokens=1000")
+    with pytest.raises(UserError, match="448 positions"):
+        models.load(cfg.model, "eager", "en", "cpu", cfg.max_new_tokens)

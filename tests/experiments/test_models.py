@@ -1,0 +1,56 @@
+"""Checkpoints load from folders as transformers writes them; what can't be had is named, with the choices."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from omegaconf import DictConfig, OmegaConf
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from transformers import PreTrainedTokenizerFast
+
+from experiments import models
+from experiments.transcription import Transcription, build
+from harness.errors import ExitCode, UserError
+
+
+def test_a_folder_in_transformers_format_gives_the_same_tokens_and_words(
+    baseline: Transcription, configure: Callable[..., DictConfig], tmp_path: Path
+) -> None:
+    baseline._loaded.model.save_pretrained(tmp_path)
+    words = WordLevel({f"w{token}": token for token in range(1024)}, unk_token="w0")
+    PreTrainedTokenizerFast(tokenizer_object=Tokenizer(words)).save_pretrained(tmp_path)
+    cfg = configure("cuda_graphs", "model=whisper", f"model.name={tmp_path}", "max_new_tokens=24")
+    loaded = build(cfg, "cpu").transcripts()
+    expected = [window["tokens"] for window in baseline.transcripts()]
+    assert [window["tokens"] for window in loaded] == expected
+    assert loaded[0]["text"] == " ".join(f"w{token}" for token in expected[0])
+
+
+@pytest.mark.parametrize("name", ["/no/such/folder", "openai/whisper-small", "no-such-owner/no-such-model"])
+def test_a_checkpoint_that_cannot_be_had_is_named_with_the_choices(
+    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    # Offline, with an empty cache: the same everywhere, whether or not this machine reaches a hub.
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    cfg = OmegaConf.create({"name": name, "source": "pretrained", "new_tokens": None})
+    with pytest.raises(UserError) as refused:
+        models.load(cfg, "eager", "en", "cpu", None)
+    assert refused.value.exit_code == ExitCode.INPUT
+    assert name in str(refused.value)
+    assert "whisper_small_random" in refused.value.hint and "tiny_random" in refused.value.hint
+
+
+def test_an_unspoken_language_is_refused_with_the_spoken_ones(configure: Callable[..., DictConfig]) -> None:
+    with pytest.raises(UserError, match="language=xx") as refused:
+        models.load(configure("baseline").model, "eager", "xx", "cpu", None)
+    assert "en" in refused.value.hint
+
+
+def test_random_weights_are_the_same_every_time(configure: Callable[..., DictConfig]) -> None:
+    first, second = (models.load(configure("baseline").model, "eager", "en", "cpu", None) for _ in range(2))
+    for one, other in zip(first.model.parameters(), second.model.parameters(), strict=True):
+        assert one.equal(other)
