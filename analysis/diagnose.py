@@ -1,0 +1,80 @@
+"""What a trace lacks, why, and what to do about it. Missing evidence is said, never counted as zero."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+
+from analysis.errors import TraceError
+from analysis.intervals import Ints
+from analysis.trace import Trace
+
+_LAUNCH_CALL = re.compile(r"^cu(da)?(LaunchKernel|LaunchCooperativeKernel|GraphLaunch|Launch\b)")
+_UNKNOWN_WORTH_SAYING = 0.01  # share of work without a launch call
+
+
+def missing_kernels(trace: Trace) -> tuple[str, str] | None:
+    """(message, hint) if the host launched kernels and the trace has none of them."""
+    if trace.work["kind"].isin(["kernel", "graph"]).any():
+        return None
+    calls = trace.api["name"].value_counts()
+    launches = int(calls[[bool(_LAUNCH_CALL.match(name)) for name in calls.index]].sum())
+    if launches == 0:
+        return None
+    version, cuda = trace.info.product_version or "(unknown version)", trace.info.cuda_driver
+    reason = (
+        f"it is probably too old for CUDA {cuda}" if cuda else "it is probably too old for this CUDA driver"
+    )
+    return (
+        f"nsys {version} recorded {launches} kernel launch calls but not one kernel; {reason}",
+        "record with a newer Nsight Systems (https://developer.nvidia.com/nsight-systems)",
+    )
+
+
+def require_gpu_work(trace: Trace) -> None:
+    """Raise TraceError, saying what was found instead, if there are no kernels to account for."""
+    if missing := missing_kernels(trace):
+        raise TraceError(*missing)
+    if trace.work.empty:
+        raise TraceError(
+            f"{trace.path.name} holds no GPU work ({_inventory(trace)})",
+            "trace a program that uses the GPU, with `nsys profile --trace=cuda,nvtx`; with a capture range, "
+            "check that the program reached it",
+        )
+
+
+def warnings(trace: Trace, launch: Ints) -> list[str]:
+    """Sentences about what the account of this trace can't know; `launch` [work] is -1 where unknown."""
+    found = []
+    if missing := missing_kernels(trace):
+        found.append(f"{missing[0]}: {missing[1]}. Idle time is not counted")
+    elif trace.work.empty:
+        found.append(f"no GPU work in the trace ({_inventory(trace)}): phases have host time only")
+    if trace.ranges.empty:
+        found.append(_missing_ranges(trace))
+    unknown = int(np.count_nonzero(launch < 0))
+    if unknown > _UNKNOWN_WORTH_SAYING * len(launch):
+        found.append(
+            f"{unknown:,} of {len(launch):,} pieces of work have no launch call in the trace: "
+            "the gaps before them have cause `unknown` and belong to no phase"
+        )
+    return found
+
+
+def _missing_ranges(trace: Trace) -> str:
+    if trace.nvtx_events == 0:
+        return (
+            "no NVTX ranges in the trace: no phases (record with --trace=cuda,nvtx, and annotate the program)"
+        )
+    return (
+        "NVTX domains but no ranges in the trace: the program's nvtx library is too new for nsys "
+        f"{trace.info.product_version} (with Python: pip install nvtx==0.2.11, or use a newer nsys)"
+    )
+
+
+def _inventory(trace: Trace) -> str:
+    ranges = f"{len(trace.ranges):,} NVTX ranges"
+    if trace.ranges.empty and trace.nvtx_events:
+        ranges = f"{trace.nvtx_events:,} NVTX events but no ranges"
+    return f"found {ranges}, and {len(trace.api):,} CUDA calls"

@@ -1,0 +1,121 @@
+"""ladder.png: the scopes of a sweep side by side."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+from analysis.plots.style import (
+    CAUSE_COLOUR,
+    COPY,
+    HOST,
+    INK,
+    MUTED,
+    Stamp,
+    empty,
+    framed,
+    significant,
+    styled,
+)
+
+_NOTEWORTHY = 0.05  # differences from the first scope below 5% are not called faster or slower
+
+
+@styled()
+def ladder(rows: pd.DataFrame, stamp: Stamp) -> Figure:
+    """One row per scope, in the given order; the first is what the others are compared with.
+
+    Columns: scope, ms_per_token, p25, p75 (ms per token), idle_share (of the decode phase),
+    kernels_per_token, encode_ms. What a run didn't capture is NaN, and shown as such, never as zero.
+    """
+    subtitle = (
+        "Latency without a profiler (median, 25th–75th percentile); idle time and kernels from the trace"
+    )
+    figure = framed(_finding(rows), subtitle, stamp, size=(11, 2.6 + 0.52 * max(len(rows), 2)))
+    if rows.empty:
+        empty(figure.add_subplot(), "no finished runs")
+        return figure
+    numbers = rows.drop(columns="scope").astype(float).reset_index(drop=True)
+    panels = figure.subplots(1, 4, sharey=True, width_ratios=[2, 1.2, 1.2, 1.2])
+    latency, idle, kernels, encode = panels
+    per_token = numbers["ms_per_token"]
+    spread = (per_token - numbers["p25"]).clip(lower=0), (numbers["p75"] - per_token).clip(lower=0)
+    _bars(latency, per_token, _compared(per_token), COPY, "ms per token", reach=numbers["p75"])
+    latency.errorbar(per_token, range(len(rows)), xerr=np.array(spread), fmt="none", ecolor=INK, capsize=3)
+    _bars(
+        idle,
+        numbers["idle_share"],
+        [f"{v:.0%}" for v in numbers["idle_share"]],
+        CAUSE_COLOUR["launch"],
+        "GPU idle in decode",
+    )
+    _bars(
+        kernels, numbers["kernels_per_token"], _plain(numbers["kernels_per_token"]), HOST, "kernels per token"
+    )
+    _bars(encode, numbers["encode_ms"], _plain(numbers["encode_ms"]), MUTED, "encoder (ms)")
+    latency.set_xlim(0, _top(numbers[["ms_per_token", "p75"]].max(axis=1)) * 1.7)
+    idle.set_xlim(0, 1.35)
+    idle.set_xticks([0, 0.5, 1])
+    idle.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    latency.set_yticks(range(len(rows)), rows["scope"].tolist())
+    latency.set_ylim(len(rows) - 0.4, -0.6)
+    return figure
+
+
+def _bars(
+    axes: Axes, values: pd.Series, labels: list[str], colour: str, title: str, reach: pd.Series | None = None
+) -> None:
+    """Horizontal bars with their values written behind them, or behind `reach` where that is further."""
+    ends = values if reach is None else np.fmax(values, reach)
+    for y, (value, end, label) in enumerate(zip(values.tolist(), ends.tolist(), labels, strict=True)):
+        missing = np.isnan(value)
+        axes.barh(y, 0 if missing else value, height=0.62, color=colour)
+        axes.annotate(
+            "not captured" if missing else label, (0 if missing else end, y), xytext=(7, 0),
+            textcoords="offset points", va="center", color=MUTED if missing else INK,
+        )  # fmt: skip
+    axes.set_title(title, loc="left", fontsize=10.5, fontweight="bold")
+    axes.set_xlim(0, _top(values) * 1.4)
+    axes.locator_params(axis="x", nbins=4)
+    axes.grid(axis="y", visible=False)
+    axes.tick_params(axis="y", length=0)
+
+
+def _compared(values: pd.Series) -> list[str]:
+    first = values.iloc[0]
+    labels = []
+    for value in values.tolist():
+        ratio = first / value
+        label = significant(value) if not np.isnan(value) else ""
+        if ratio > 1 + _NOTEWORTHY:
+            label += f"  ({ratio:.1f}× faster)"
+        elif ratio < 1 / (1 + _NOTEWORTHY):
+            label += f"  ({1 / ratio:.1f}× slower)"
+        labels.append(label)
+    return labels
+
+
+def _plain(values: pd.Series) -> list[str]:
+    return ["" if np.isnan(value) else significant(value) for value in values.tolist()]
+
+
+def _top(values: pd.Series) -> float:
+    top = float(values.max())
+    return top if top > 0 else 1.0
+
+
+def _finding(rows: pd.DataFrame) -> str:
+    timed = rows.dropna(subset="ms_per_token").reset_index(drop=True)
+    if len(timed) < 2:
+        return "Nothing to compare yet: one scope" if len(timed) else "No scopes to compare"
+    scopes, values = timed["scope"].tolist(), timed["ms_per_token"].astype(float).tolist()
+    best = int(np.argmin(values))
+    if best == 0:
+        return f"{scopes[0]} is the fastest: {significant(values[0])} ms per token"
+    return (
+        f"{scopes[best]}: {significant(values[best])} ms per token, {values[0] / values[best]:.1f}× faster "
+        f"than {scopes[0]} ({significant(values[0])} ms)"
+    )

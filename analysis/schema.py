@@ -1,0 +1,81 @@
+"""What differs between nsys exports, behind one query per table.
+
+Read from real exports of 2022.4, 2023.4 and 2025.3: tables that hold nothing are absent, columns come and
+go, metadata changed its name, and a CUDA graph traced as a whole has a table of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+METADATA_TABLES = ("META_DATA_EXPORT", "EXPORT_META_DATA")  # since 2023, before
+
+WORK_TABLES = {
+    "kernel": "CUPTI_ACTIVITY_KIND_KERNEL",
+    "memcpy": "CUPTI_ACTIVITY_KIND_MEMCPY",
+    "memset": "CUPTI_ACTIVITY_KIND_MEMSET",
+    "graph": "CUPTI_ACTIVITY_KIND_GRAPH_TRACE",  # --cuda-graph-trace=graph: no rows for the kernels inside
+}
+API_TABLE = "CUPTI_ACTIVITY_KIND_RUNTIME"
+EVENT_TABLES = (*WORK_TABLES.values(), API_TABLE, "NVTX_EVENTS")
+
+# ENUM_NSYS_EVENT_TYPE: push/pop and start/end ranges, of NVTX and of imported text files (nvtxt).
+_NVTX_RANGES = (59, 60, 70, 71)
+_NVTX_DOMAIN = 75
+
+_COPY_KINDS = {1: "HtoD", 2: "DtoH", 8: "DtoD", 9: "HtoH", 10: "PtoP", 11: "UVM HtoD", 12: "UVM DtoH"}
+
+WORK_LABELS: dict[str, Callable[[int], str]] = {
+    "memcpy": lambda copy_kind: f"[memcpy {_COPY_KINDS.get(copy_kind, 'other')}]",
+    "memset": lambda _: "[memset]",
+    "graph": lambda graph_id: f"[CUDA graph {graph_id}]",
+}
+
+WORK_COLUMNS = ["process", "device", "context", "stream", "correlation", "start_ns", "end_ns", "graph_node"]
+
+
+def work_query(kind: str, columns: set[str]) -> str:
+    """SQL for WORK_COLUMNS and a code that names the work; -1 where an export doesn't know."""
+    code = {
+        "kernel": _first_of(columns, "demangledName", "shortName", "mangledName"),
+        "memcpy": _first_of(columns, "copyKind"),
+        "memset": "0",
+        "graph": _first_of(columns, "graphId", "graphExecId"),
+    }[kind]
+    return f"""
+        SELECT {_first_of(columns, "globalPid")}, {_first_of(columns, "deviceId")},
+               {_first_of(columns, "contextId")}, {_first_of(columns, "streamId")},
+               {_first_of(columns, "correlationId")}, start, coalesce("end", start),
+               {_first_of(columns, "graphNodeId")}, {code}
+        FROM {WORK_TABLES[kind]}"""
+
+
+API_QUERY = f"""
+    SELECT globalTid, coalesce(correlationId, -1), start, coalesce("end", start), coalesce(nameId, -1)
+    FROM {API_TABLE}"""
+
+
+def ranges_query(columns: set[str]) -> str:
+    """SQL for thread, domain id, name, payload, start, end."""
+    payload = _first_of(columns, "int64Value", "uint64Value", "int32Value", "uint32Value", default="NULL")
+    return f"""
+        SELECT globalTid, {_first_of(columns, "domainId", default="0")}, {_text(columns)}, {payload},
+               start, "end"
+        FROM NVTX_EVENTS WHERE eventType IN {_NVTX_RANGES} AND start IS NOT NULL"""
+
+
+def domains_query(columns: set[str]) -> str:
+    """SQL for thread, domain id, name."""
+    return f"SELECT globalTid, domainId, {_text(columns)} FROM NVTX_EVENTS WHERE eventType = {_NVTX_DOMAIN}"
+
+
+def _text(columns: set[str]) -> str:
+    """Plain strings are in `text`, registered ones in StringIds: both occur in one file."""
+    registered = "(SELECT value FROM StringIds WHERE id = textId)" if "textId" in columns else "NULL"
+    return f"coalesce(text, {registered}, '')"
+
+
+def _first_of(columns: set[str], *names: str, default: str = "-1") -> str:
+    """SQL for the first of these columns that this export has and that isn't NULL."""
+    present = [name for name in names if name in columns]
+    return f"coalesce({', '.join([*present, default])})" if present else default

@@ -1,0 +1,99 @@
+"""`python -m harness +scope=SCOPE [key=value ...]`: run one scope, or several with `-m`."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from rich.console import Console
+
+from harness import usage
+from harness.errors import ExitCode, UserError
+from harness.processes import terminate_like_interrupt
+from harness.record import utc_now
+from harness.report import screen
+from harness.sweep import Outcome, close
+
+
+@dataclass
+class Session:
+    """One call of the command: its jobs so far, and the folder of its sweep if it is one."""
+
+    out: Console = field(default_factory=screen)
+    outcomes: list[Outcome] = field(default_factory=list)
+    outputs: Path | None = None
+    sweep_folder: Path | None = None
+
+    def make_sweep_folder(self, outputs: str) -> str:
+        """The resolver behind hydra.sweep.dir."""
+        self.outputs = Path(outputs)
+        self.sweep_folder = self.outputs / "sweeps" / utc_now()
+        return str(self.sweep_folder)
+
+    def job(self, cfg: DictConfig) -> None:
+        """One job. Its failure is noted and not raised, so that the others of a sweep still run."""
+        from harness import plan, run  # here, and not above, for --help to answer at once
+
+        record, error = None, None
+        scope = str(cfg.name)
+        try:
+            if cfg.name is None:
+                raise usage.no_scope()
+            made = plan.make(cfg)
+            if cfg.dry_run:
+                run.show_commands(made, self.out)
+            else:
+                overrides = list(HydraConfig.get().overrides.task)
+                record = run.execute(made, [sys.executable, *sys.orig_argv[1:]], overrides, self.out)
+                error = run.error_of(record)
+        except UserError as problem:
+            error = problem
+        if error:
+            print(error.report(), file=sys.stderr)
+        self.outcomes.append(Outcome(scope, record, error))
+        if error and error.exit_code == ExitCode.INTERRUPTED:
+            raise KeyboardInterrupt
+
+    def exit_code(self) -> int:
+        return next((o.exit_code for o in reversed(self.outcomes) if o.error), ExitCode.OK)
+
+
+def main() -> int:
+    # Hydra prints tracebacks of its own unless it is told to raise.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    session = Session()
+    OmegaConf.register_new_resolver("harness.scopes", usage.scopes_with_summaries, replace=True)
+    OmegaConf.register_new_resolver(
+        "harness.sweep_folder", session.make_sweep_folder, use_cache=True, replace=True
+    )
+    start = hydra.main(config_path=str(usage.CONF), config_name="config", version_base="1.3")(session.job)
+    code: int | None = None
+    with terminate_like_interrupt():
+        try:
+            start()
+        except KeyboardInterrupt:
+            code = ExitCode.INTERRUPTED
+        except (HydraException, OmegaConfBaseException) as error:
+            code = _fail(usage.explain(error))
+        except (OSError, sqlite3.Error) as error:
+            code = _fail(UserError(f"cannot write: {error}", "outputs=FOLDER", ExitCode.STORAGE))
+    if session.sweep_folder and session.outputs and session.sweep_folder.exists():
+        close(session.sweep_folder, session.outcomes, session.outputs, session.out)
+    return session.exit_code() if code is None else code
+
+
+def _fail(error: UserError) -> int:
+    print(error.report(), file=sys.stderr)
+    return error.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,81 @@
+"""Capture by Nsight Systems."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from importlib import metadata
+from pathlib import Path
+
+from harness import nsys
+from harness.errors import ExitCode, UserError
+from harness.phases import Annotator, NvtxAnnotator
+
+_RANGES = "eventType IN (59, 60, 70, 71)"  # push/pop and start/end; 75 and 76 are domains and categories
+
+
+class NsysCapture:
+    name = "nsys"
+
+    def check(self, device: str) -> None:
+        found = nsys.require()
+        nsys.version(found)
+        nsys.importer(found)
+
+    def command(self, child: Sequence[str], run: Path, device: str) -> list[str]:
+        # Without a GPU there is no cudaProfilerStart: all of the child is recorded.
+        return nsys.profile_command(nsys.require(), child, run / "trace", window=device == "cuda")
+
+    def finish(self, run: Path) -> Path:
+        found = nsys.require()
+        trace = nsys.finish(found, run / "trace")
+        check_ranges(trace, nsys.version(found))
+        return trace
+
+    @contextmanager
+    def window(self, device: str, run: Path) -> Iterator[None]:
+        if device != "cuda":
+            yield
+            return
+        import torch
+
+        torch.cuda.synchronize()
+        torch.cuda.profiler.start()
+        try:
+            yield
+        finally:
+            torch.cuda.synchronize()
+            torch.cuda.profiler.stop()
+
+    def annotator(self) -> Annotator:
+        return NvtxAnnotator()
+
+
+def check_ranges(trace: Path, nsys_version: str) -> None:
+    """UserError (MACHINE) if an export holds nothing, or NVTX domains but none of their ranges."""
+    try:
+        with closing(sqlite3.connect(f"{trace.absolute().as_uri()}?mode=ro", uri=True)) as export:
+            tables = {name for (name,) in export.execute("SELECT name FROM sqlite_master")}
+            nvtx = "NVTX_EVENTS" in tables and export.execute("SELECT 1 FROM NVTX_EVENTS LIMIT 1").fetchone()
+            ranges = nvtx and export.execute(f"SELECT 1 FROM NVTX_EVENTS WHERE {_RANGES} LIMIT 1").fetchone()
+    except sqlite3.DatabaseError as error:
+        raise UserError(
+            f"nsys wrote an export that can't be read ({error})", exit_code=ExitCode.MACHINE
+        ) from None
+    if ranges:
+        return
+    if nvtx:
+        raise UserError(
+            f"the trace shows NVTX domains, but none of their ranges: nsys {nsys_version} can't see those of "
+            f"nvtx {metadata.version('nvtx')} (nvtx 0.2.12 and later need nsys 2024 or later)",
+            "pip install nvtx==0.2.11, or a newer nsys",
+            ExitCode.MACHINE,
+        )
+    # Tables that hold nothing are absent from an export.
+    if not any(table.startswith("CUPTI_ACTIVITY_KIND_") for table in tables):
+        raise UserError(
+            f"nsys {nsys_version} wrote an empty report: no NVTX ranges and no CUDA work",
+            "python -m harness.doctor, which tests this nsys; or capture=kineto",
+            ExitCode.MACHINE,
+        )

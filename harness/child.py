@@ -1,0 +1,128 @@
+"""`python -m harness.child measure|trace RUN`: does the work of one run, in a process of its own."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import gc
+import sys
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any, cast
+
+from omegaconf import DictConfig, OmegaConf
+
+from harness import environment, workload
+from harness.capture import capture_for
+from harness.errors import ExitCode, UserError
+from harness.phases import ITER, Annotator, CudaTimer, HostTimer, NvtxAnnotator, PhaseClock, SilentAnnotator
+from harness.plan import MEASURE_JSON, TRACED_JSON
+from harness.progress import report
+from harness.record import write_json
+from harness.workload import Workload
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m harness.child", description=__doc__)
+    parser.add_argument("role", choices=("measure", "trace"))
+    parser.add_argument("run", type=Path, help="a run folder with its config.yaml")
+    arguments = parser.parse_args(argv)
+    role, run = arguments.role, arguments.run
+    cfg = cast(DictConfig, OmegaConf.load(run / "config.yaml"))
+    results = {"role": role, "device": cfg.device, "iterations": [], "transcripts": [], "error": None}
+    code = ExitCode.OK
+    try:
+        results |= _perform(role, cfg, run)
+    except Exception as error:
+        traceback.print_exc()  # into the log
+        problem = _explain(error)
+        code = problem.exit_code
+        results["error"] = {"message": str(problem), "hint": problem.hint, "exit_code": int(code)}
+    write_json(run / (MEASURE_JSON if role == "measure" else TRACED_JSON), results)
+    return code
+
+
+def _perform(role: str, cfg: DictConfig, run: Path) -> dict[str, Any]:
+    capture = capture_for(cfg.capture, cfg.device)
+    traced = role == "trace"
+    annotator: Annotator = capture.annotator() if traced else NvtxAnnotator()
+    timer = CudaTimer() if cfg.device == "cuda" else HostTimer()
+    counts = cfg.trace if traced else cfg.measure
+    total = counts.warmup + counts.iterations
+    work = workload.load(cfg.workload).build(cfg, cfg.device)
+    try:
+        for n in range(counts.warmup):
+            report(n, total, f"{role}: warm-up")
+            _iterate(work, PhaseClock(timer, SilentAnnotator()), n)
+        # A clock each, read when all are done: reading thousands of events takes as long as a gap.
+        clocks = [PhaseClock(timer, annotator) for _ in range(counts.iterations)]
+        iter_ns = []
+        with _no_collection(), capture.window(cfg.device, run) if traced else nullcontext():
+            for n, clock in enumerate(clocks):
+                report(counts.warmup + n, total, f"{role}: iterations")
+                iter_ns.append(_iterate(work, clock, n))
+        report(total, total, f"{role}: results")
+        return {
+            "warmup": counts.warmup,
+            "iterations": [
+                {"iter_ns": ns, "phases": _phases(clock)} for ns, clock in zip(iter_ns, clocks, strict=True)
+            ],
+            "transcripts": [] if traced else work.transcripts(),
+            "workload": work.describe(),
+            "environment": _environment(cfg.device),
+        }
+    finally:
+        work.close()
+
+
+def _iterate(work: Workload, clock: PhaseClock, number: int) -> int:
+    """One iteration; its time on the host in ns, with the final synchronise."""
+    start = time.perf_counter_ns()
+    with clock.phase(ITER, payload=number):
+        work.run(clock)
+    return time.perf_counter_ns() - start
+
+
+def _phases(clock: PhaseClock) -> dict[str, list[int]]:
+    """Durations in ns of the phases inside an iteration."""
+    return {name: ns for name, ns in clock.take().items() if name != ITER}
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Hold the garbage collector back: it would stop the host in the middle of an iteration."""
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+def _environment(device: str) -> dict[str, Any]:
+    stamp: dict[str, Any] = {"packages": environment.packages()}
+    if device == "cuda":
+        import torch
+
+        # Read after the work, while the clocks are still those of the work.
+        stamp |= {"cuda": torch.version.cuda, "gpu": environment.gpu()}
+    return stamp
+
+
+def _explain(error: Exception) -> UserError:
+    if isinstance(error, UserError):
+        return error
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return UserError(f"the disk is full: {error}", exit_code=ExitCode.STORAGE)
+    if type(error).__name__ == "OutOfMemoryError":
+        return UserError(
+            f"out of GPU memory: {str(error).splitlines()[0]}", "a smaller model", ExitCode.MACHINE
+        )
+    return UserError(f"unexpected {type(error).__name__}: {error}", exit_code=ExitCode.BUG)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,30 @@
+"""What a user can do wrong, and the exit code that each kind of trouble ends with."""
+
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """Exit codes of every command of the harness."""
+
+    OK = 0
+    BUG = 1  # unexpected; the message says where the log is
+    USAGE = 2  # unknown scope, model or override, or a bad value
+    INPUT = 3  # audio or model files
+    MACHINE = 4  # no GPU for device=cuda, nsys missing or failing, no permission
+    STORAGE = 5  # outputs not writable, disk full
+    TRACE = 6  # the trace can't be analysed
+    CHILD = 7  # a child process died
+    INTERRUPTED = 130
+
+
+class UserError(Exception):
+    """A problem that the user can mend: printed as one message and a hint, without a traceback."""
+
+    def __init__(self, message: str, hint: str = "", exit_code: ExitCode = ExitCode.USAGE) -> None:
+        super().__init__(message)
+        self.hint = hint
+        self.exit_code = ExitCode(exit_code)
+
+    def report(self) -> str:
+        """The text that a command prints on stderr."""
+        return f"error: {self}" + (f"\n  try: {self.hint}" if self.hint else "")

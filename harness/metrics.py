@@ -1,0 +1,27 @@
+"""Which child a number of a run comes from, and what it depends on."""
+
+from __future__ import annotations
+
+_TIMES = (
+    "total_ms",
+    "features_ms",
+    "encode_ms",
+    "prefill_ms",
+    "decode_ms",
+    "ms_per_token",
+    "real_time_factor",
+)
+_COUNTS = ("tokens",)
+OVERHEAD = "profiling_overhead"
+
+
+def source_of(metric: str) -> str:
+    """`measured` (no profiler ran), `traced`, or `both` for what compares the two."""
+    if metric == OVERHEAD:
+        return "both"
+    return "measured" if metric.split(".")[0] in _TIMES + _COUNTS else "traced"
+
+
+def needs_gpu(metric: str) -> bool:
+    """Whether the metric's value on a CPU says nothing about a GPU: all but counts."""
+    return metric.split(".")[0] not in _COUNTS

@@ -1,0 +1,79 @@
+"""`python -m harness.publish OUTPUTS --into FOLDER`: keep the newest finished runs to be committed.
+
+FOLDER gets the same <scope>/<utc>/ as OUTPUTS, without what is large or names the recording machine's paths:
+the record, the configuration, the raw latencies, the report, the PNG plots, and the start of the trace.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from harness.environment import PROJECT
+from harness.errors import UserError
+from harness.plan import MEASURE_JSON
+from harness.record import Record
+from harness.results import newest_per_scope
+from harness.store import NAME, Store
+
+TEXTS = ("run.json", "config.yaml", MEASURE_JSON, "report.txt")
+PACKED_TRACE = "trace.sqlite.xz"
+UNTIL = "decode.step:8"  # prefill and a few steps say all that a figure shows
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m harness.publish", description=__doc__)
+    parser.add_argument("outputs", type=Path)
+    parser.add_argument("--into", type=Path, required=True, metavar="FOLDER")
+    arguments = parser.parse_args(argv)
+    try:
+        for folder in publish(arguments.outputs.resolve(), arguments.into):
+            print(folder)
+    except UserError as error:
+        print(error.report(), file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+def publish(outputs: Path, into: Path) -> list[Path]:
+    """Copy the newest finished run of each scope of `outputs` and return the new folders.
+
+    Earlier runs of the same scopes in `into` are replaced.
+    """
+    if not (outputs / NAME).exists():
+        raise UserError(f"{outputs / NAME} does not exist", "the outputs folder of a sweep")
+    store = Store(outputs)
+    runs = [run["id"] for run in newest_per_scope(store.runs())]
+    store.close()
+    published = []
+    for run in runs:
+        folder = into / run
+        shutil.rmtree(folder.parent, ignore_errors=True)
+        _copy(outputs, run, folder)
+        published.append(folder)
+    return published
+
+
+def _copy(outputs: Path, run: str, folder: Path) -> None:
+    from analysis.trim import trim
+
+    source = outputs / run
+    shutil.copytree(source / "plots", folder / "plots", ignore=shutil.ignore_patterns("*.svg"))
+    host = Record.load(source).host
+    # Longest first: the interpreter and the outputs may lie inside the project.
+    names = {str(outputs): "outputs", sys.executable: "python", str(PROJECT): ".", f'"{host}"': '"-"'}
+    for name in TEXTS:
+        text = (source / name).read_text()
+        for private in sorted(names, key=len, reverse=True):
+            text = text.replace(private, names[private])
+        (folder / name).write_text(text)
+    trace = Record.load(source).capture["trace"]
+    if trace:
+        trim(source / trace, folder / PACKED_TRACE, until=UNTIL)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,82 @@
+"""The tables that a run ends with, on the screen and in report.txt."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.box import SIMPLE
+from rich.console import Console, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+WIDTH = 120  # of report.txt, and of output that goes to no terminal
+
+
+def screen() -> Console:
+    """Standard output; tables are not squeezed into 80 columns where there is no terminal to fit."""
+    console = Console()
+    return console if console.is_terminal else Console(width=WIDTH)
+
+
+class Report:
+    """Collects what is said about a run: printed at once, written as text at the end."""
+
+    def __init__(self, out: Console) -> None:
+        self._out = out
+        self._said: list[RenderableType] = []
+
+    def say(self, what: RenderableType) -> None:
+        """Print a table or a paragraph and keep it for the file. Strings hold no markup."""
+        shown = Text(what) if isinstance(what, str) else what
+        self._said.append(shown)
+        self._out.print(shown)
+
+    def write(self, path: Path) -> None:
+        """Write everything said so far, as plain text."""
+        with open(path, "w") as file:
+            console = Console(file=file, width=WIDTH, color_system=None)
+            for what in self._said:
+                console.print(what)
+
+
+def latency_table(metrics: Mapping[str, float], title: str) -> Table:
+    """The measured child's medians and quartiles."""
+    table = Table("phase", title=title, title_justify="left", title_style="bold", box=SIMPLE)
+    for column in ("median", "p25", "p75"):
+        table.add_column(column, justify="right")
+    labels = {
+        "total_ms": "whole iteration, ms",
+        "features_ms": "features, ms",
+        "encode_ms": "encode, ms",
+        "prefill_ms": "prefill, ms",
+        "decode_ms": "decode, ms",
+        "ms_per_token": "per token, ms",
+        "real_time_factor": "seconds per second of audio",
+    }
+    for name, label in labels.items():
+        if name in metrics:
+            values = (metrics[name], metrics[f"{name}.p25"], metrics[f"{name}.p75"])
+            table.add_row(label, *(f"{value:.4g}" for value in values))
+    return table
+
+
+def verdict_table(verdict: Sequence[Mapping[str, Any]], claim: str) -> Table:
+    """What the scope's hypothesis expected, and what came out."""
+    table = Table("expected", "found", "verdict", title_justify="left", title_style="bold", box=SIMPLE)
+    table.title = f"Hypothesis: {claim}"
+    words = {True: "held", False: "DID NOT HOLD", None: "undecided"}
+    for row in verdict:
+        found = "" if row["value"] is None else f"{row['value']:,.4g}"
+        why = f": {row['why']}" if row["why"] else ""
+        table.add_row(f"{row['metric']} {row['expect']}", found, words[row["held"]] + why)
+    return table
+
+
+def transcript_lines(transcripts: Sequence[Mapping[str, Any]]) -> str:
+    """What was heard: one line per window."""
+    return "\n".join(
+        f"{Path(t['source']).name} [{t['window']}] {t['text'] if t['text'] is not None else t['tokens']}"
+        for t in transcripts
+    )

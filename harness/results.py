@@ -1,0 +1,192 @@
+"""`python -m harness.results list|table|rebuild`: what past runs found."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sqlite3
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.box import SIMPLE
+from rich.table import Table
+
+from harness.errors import ExitCode, UserError
+from harness.record import Record, day
+from harness.report import screen
+from harness.store import NAME, Store
+
+BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
+HEADER = (
+    "scope",
+    "ms per token (p25–p75)",
+    "encoder, ms",
+    "idle",
+    "idle in decode",
+    "median gap, µs",
+    "kernels per token",
+    "tokens",
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = _parser().parse_args(argv)
+    try:
+        return int(arguments.command(arguments))
+    except UserError as error:
+        print(error.report(), file=sys.stderr)
+        return error.exit_code
+    except (OSError, sqlite3.Error) as error:
+        print(UserError(str(error)).report(), file=sys.stderr)
+        return ExitCode.STORAGE
+
+
+def list_runs(arguments: argparse.Namespace) -> int:
+    """All runs, oldest first."""
+    table = Table("run", "status", "model", "device", "commit", "error", box=SIMPLE)
+    store = _open(arguments.db)
+    for run in store.runs():
+        commit = (run["commit"] or "")[:7]
+        table.add_row(run["id"], run["status"], run["model"], run["device"], commit, run["error"] or "")
+    store.close()
+    screen().print(table)
+    return ExitCode.OK
+
+
+def scopes_table(arguments: argparse.Namespace) -> int:
+    """The newest finished run of each scope, of one machine and model."""
+    store = _open(arguments.db)
+    runs = newest_per_scope(store.runs())
+    if not runs:
+        raise UserError(f"{arguments.db} has no finished run", "python -m harness +scope=baseline")
+    rows = [table_row(run, store.metrics(run["id"])) for run in runs]
+    store.close()
+    if arguments.update:
+        replace_between_marks(arguments.update, f"{markdown(rows)}\n\n{origin(runs)}")
+    elif arguments.markdown:
+        print(f"{markdown(rows)}\n\n{origin(runs)}")
+    else:
+        table = Table(*HEADER, box=SIMPLE, caption=origin(runs), caption_justify="left")
+        for row in rows:
+            table.add_row(*row)
+        screen().print(table)
+    return ExitCode.OK
+
+
+def rebuild(arguments: argparse.Namespace) -> int:
+    """Make results.db anew from the run folders beside it, or from the given ones."""
+    outputs = arguments.db.parent
+    folders = [f.resolve() for f in arguments.folders] or [
+        p.parent for p in sorted(outputs.glob("*/*/run.json"))
+    ]
+    if stray := [f for f in folders if f.parent.parent != outputs.resolve() and f.parent.parent != outputs]:
+        raise UserError(f"{stray[0]} is not a run folder of {outputs} (<outputs>/<scope>/<utc>)")
+    records = []
+    for folder in folders:
+        try:
+            records.append(Record.load(folder))
+        except UserError as error:
+            print(f"skipped: {error}", file=sys.stderr)
+    if not arguments.folders:
+        arguments.db.unlink(missing_ok=True)
+    store = Store(outputs)
+    for record in records:
+        store.put(record)
+    store.close()
+    print(f"{arguments.db}: {len(records)} runs")
+    return ExitCode.OK
+
+
+def newest_per_scope(runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The newest finished run of each scope among those that share machine, model and device with the newest
+    of all, in the order in which they were made."""
+    finished = [run for run in runs if run["status"] == "finished"]
+    same = ("machine", "model", "device")
+    alike = [run for run in finished if all(run[key] == finished[-1][key] for key in same)]
+    newest = {run["scope"]: run for run in alike}
+    return sorted(newest.values(), key=lambda run: run["started_utc"])
+
+
+def table_row(run: dict[str, Any], metrics: dict[str, float]) -> list[str]:
+    """One row of the table; a dash where the run has no such number (no trace, no GPU)."""
+
+    def cell(name: str, form: Callable[[float], str]) -> str:
+        return form(metrics[name]) if name in metrics else "–"
+
+    spread = "–"
+    if "ms_per_token" in metrics:
+        low, high = metrics["ms_per_token.p25"], metrics["ms_per_token.p75"]
+        spread = f"{metrics['ms_per_token']:.3f} ({low:.3f}–{high:.3f})"
+    match = json.loads(run["tokens_match"]) if run["tokens_match"] else None
+    words = {True: "identical", False: "differ", None: "not compared"}
+    return [
+        run["scope"],
+        spread,
+        cell("encode_ms", "{:.2f}".format),
+        cell("idle_share", "{:.1%}".format),
+        cell("decode.idle_share", "{:.1%}".format),
+        cell("gap_median_us", "{:.1f}".format),
+        cell("kernels_per_token", "{:.0f}".format),
+        words[match["identical"]] if match else "reference",
+    ]
+
+
+def markdown(rows: Sequence[Sequence[str]]) -> str:
+    """The table as Markdown."""
+    lines = [HEADER, ["---"] + ["---:"] * (len(HEADER) - 2) + ["---"], *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def origin(runs: Sequence[dict[str, Any]]) -> str:
+    """Where the numbers come from: machine, model, date and commit."""
+    dates = sorted({day(run["started_utc"]) for run in runs})
+    commits = sorted({run["commit"][:7] if run["commit"] else "no commit" for run in runs})
+    days = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
+    return f"{runs[-1]['machine']}, {runs[-1]['model']}, {days}, {', '.join(commits)}"
+
+
+def replace_between_marks(file: Path, text: str) -> None:
+    """Replace what stands between the two marks; UserError if the file has none."""
+    before, begin, rest = file.read_text().partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not (begin and end):
+        raise UserError(f"{file} has no place for the table", f"add the lines {BEGIN} and {END}")
+    file.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}")
+
+
+def _open(db: Path) -> Store:
+    if not db.exists():
+        raise UserError(f"{db} does not exist", "python -m harness +scope=baseline makes a first run")
+    return Store(db.parent)
+
+
+def _database(text: str) -> Path:
+    path = Path(text)
+    if path.name != NAME:
+        raise argparse.ArgumentTypeError(f"a database of the harness is named {NAME}")
+    return path
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m harness.results", description=__doc__)
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument(
+        "--db", type=_database, default=Path("outputs") / NAME, help="default: outputs/results.db"
+    )
+    commands = parser.add_subparsers(required=True)
+    listing = commands.add_parser("list", parents=[common], help="all runs")
+    listing.set_defaults(command=list_runs)
+    table = commands.add_parser("table", parents=[common], help="the newest finished run of each scope")
+    table.add_argument("--markdown", action="store_true", help="print Markdown")
+    table.add_argument("--update", type=Path, metavar="FILE", help=f"write it between {BEGIN} and {END}")
+    table.set_defaults(command=scopes_table)
+    again = commands.add_parser("rebuild", parents=[common], help="make the database from the run folders")
+    again.add_argument("folders", nargs="*", type=Path, help="only these run folders")
+    again.set_defaults(command=rebuild)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,84 @@
+"""After a sweep: what became of each job, and the scopes side by side."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.table import Table
+
+from harness.errors import ExitCode, UserError
+from harness.record import Record
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one job: its record, None if it never became a run; its error, None if it worked."""
+
+    scope: str
+    record: Record | None
+    error: UserError | None
+
+    @property
+    def exit_code(self) -> ExitCode:
+        return self.error.exit_code if self.error else ExitCode.OK
+
+
+def close(folder: Path, outcomes: Sequence[Outcome], outputs: Path, out: Console) -> None:
+    """Print the closing table and draw the ladder into the sweep's folder, or remove the folder if no run
+    came of the sweep (a dry run, or nothing but bad input)."""
+    finished = [o.record for o in outcomes if o.record and o.record.status == "finished"]
+    if not any(o.record for o in outcomes):
+        for path in (folder / "multirun.yaml", folder, folder.parent, outputs):
+            with suppress(OSError):
+                path.unlink() if path.is_file() else path.rmdir()
+    if len(outcomes) > 1:
+        out.print(_table(outcomes))
+    if len(finished) > 1:
+        for path in _ladder(finished, folder):
+            if path.suffix == ".png":
+                out.print(str(path.absolute()), markup=False, soft_wrap=True, highlight=False)
+
+
+def _table(outcomes: Sequence[Outcome]) -> Table:
+    table = Table("job", "scope", "status", "run", "ms per token", title="Sweep", box=SIMPLE)
+    for number, outcome in enumerate(outcomes):
+        record = outcome.record
+        status = record.status if record else ("failed" if outcome.error else "shown only")
+        per_token = record.metrics.get("ms_per_token") if record else None
+        table.add_row(
+            str(number),
+            outcome.scope,
+            status + (f": {outcome.error}" if outcome.error else ""),
+            record.id if record else "",
+            "" if per_token is None else f"{per_token:.3f}",
+        )
+    return table
+
+
+def _ladder(finished: Sequence[Record], folder: Path) -> list[Path]:
+    import pandas as pd
+
+    from analysis import plots
+    from harness.run import stamp_of
+
+    columns = {
+        "ms_per_token": "ms_per_token",
+        "p25": "ms_per_token.p25",
+        "p75": "ms_per_token.p75",
+        "idle_share": "decode.idle_share",
+        "kernels_per_token": "kernels_per_token",
+        "encode_ms": "encode_ms",
+    }
+    rows = [
+        {"scope": record.scope}
+        | {column: record.metrics.get(name, math.nan) for column, name in columns.items()}
+        for record in finished
+    ]
+    figure = plots.ladder(pd.DataFrame(rows), stamp_of(finished[-1], profiled=False))
+    return [Path(path) for path in plots.save(figure, folder, "ladder")]

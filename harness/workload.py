@@ -1,0 +1,51 @@
+"""What the harness asks of the code that it measures."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any, Protocol, cast
+
+from omegaconf import DictConfig
+
+from harness.errors import UserError
+from harness.phases import PhaseClock
+
+
+class Workload(Protocol):
+    """Something that can be run again and again on the same input."""
+
+    def run(self, clock: PhaseClock) -> None:
+        """One iteration over the whole input; returns when the device is done with it."""
+
+    def transcripts(self) -> list[dict[str, Any]]:
+        """An untimed pass, one dict per 30 s window: `source`, `window`, `tokens` (list of int),
+        `margins` (top-1 minus top-2 logit at each position), `text` and `reference` (or None)."""
+
+    def describe(self) -> dict[str, Any]:
+        """JSON-able facts for the record: model, dtype, `audio_s`, windows, notes, ..."""
+
+    def close(self) -> None:
+        """Give back what was held."""
+
+
+class WorkloadModule(Protocol):
+    """The module that `workload=` names. Importing it must not import torch: the parent does it."""
+
+    def check(self, cfg: DictConfig) -> None:
+        """Cheap validation in the parent, before anything is written; raises UserError."""
+
+    def build(self, cfg: DictConfig, device: str) -> Workload:
+        """In the child: load everything onto `device` ("cuda" or "cpu"), with random weights seeded."""
+
+
+def load(name: str) -> WorkloadModule:
+    """Import the workload module `name`; UserError if there is no such module."""
+    try:
+        module = importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name and (name == error.name or name.startswith(error.name + ".")):
+            raise UserError(
+                f"no workload module named {name!r}", "workload=experiments.transcription"
+            ) from None
+        raise
+    return cast(WorkloadModule, module)

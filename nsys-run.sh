@@ -1,0 +1,38 @@
+#!/usr/bin/env bash
+# Profile with Nsight Systems: a scope of this project, or any program.
+set -euo pipefail
+
+usage() {
+  cat <<'TEXT'
+usage: ./nsys-run.sh +scope=SCOPE [OVERRIDE ...]    run a scope with capture=nsys
+       ./nsys-run.sh -- PROGRAM [ARGS ...]          record any program and account for its GPU time
+
+examples:
+  ./nsys-run.sh +scope=cuda_graphs
+  ./nsys-run.sh +scope=baseline model=tiny_random
+  ./nsys-run.sh -- python anything.py --some-option
+
+Works from any folder: the program runs where you are, and what is recorded goes to outputs/profile/
+in the project. `python -m harness --help` lists the scopes, `python -m harness.doctor` tests nsys.
+TEXT
+}
+
+repo=$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")
+python=$repo/.venv/bin/python
+[[ -x $python ]] || python=python3
+
+case ${1-} in
+  '' | -h | --help)
+    usage
+    ;;
+  --)
+    # From the project's folder rather than through PYTHONPATH, which the program would inherit.
+    here=$PWD
+    cd -- "$repo"
+    exec "$python" -m harness.profile --cwd "$here" "$@"
+    ;;
+  *)
+    export PYTHONPATH=$repo${PYTHONPATH:+:$PYTHONPATH}
+    exec "$python" -m harness capture=nsys "$@"
+    ;;
+esac

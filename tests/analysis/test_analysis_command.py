@@ -1,0 +1,137 @@
+"""`python -m analysis`, as a user runs it."""
+
+from __future__ import annotations
+
+import lzma
+import os
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from synthetic_export import Export
+
+ROOT = Path(__file__).parents[2]
+Recorded = Callable[[str], Path]
+
+
+def analysis(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "analysis", *map(str, arguments)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=120)
+    assert "Traceback" not in done.stdout + done.stderr
+    return done
+
+
+def test_tables_and_figures_of_a_real_export(recorded: Recorded, tmp_path: Path) -> None:
+    done = analysis(recorded("h200_eager_2023.4"), cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "The GPU idles" in done.stdout and "harness:decode.step" in done.stdout
+    files = [Path(line) for line in done.stdout.splitlines() if line.startswith(str(tmp_path))]
+    assert {file.name for file in files} == {"gaps.png", "gaps.svg", "timeline.png", "timeline.svg"}
+    assert all(file.stat().st_size > 10_000 for file in files)
+
+
+def test_tables_only(recorded: Recorded, tmp_path: Path) -> None:
+    done = analysis(recorded("h200_graph"), "--no-plots", cwd=tmp_path)
+    assert done.returncode == 0 and "between nodes of one CUDA graph" in done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_help_has_examples_and_needs_no_heavy_imports(tmp_path: Path) -> None:
+    done = analysis("--help", cwd=tmp_path)
+    assert done.returncode == 0 and done.stdout.count("python -m analysis trace.sqlite") == 3
+    probe = (
+        "import sys, analysis.__main__; print({'numpy', 'pandas', 'matplotlib', 'torch'} & set(sys.modules))"
+    )
+    loaded = subprocess.run(
+        [sys.executable, "-c", probe], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert loaded.stdout.strip() == "set()"
+
+
+def test_wrong_usage_is_2(tmp_path: Path) -> None:
+    assert analysis(cwd=tmp_path).returncode == 2
+    assert analysis("--nonsense", "t.sqlite", cwd=tmp_path).returncode == 2
+
+
+def truncated(folder: Path, recorded: Recorded) -> Path:
+    path = folder / "cut.sqlite"
+    path.write_bytes(lzma.decompress(recorded("h200_graph").read_bytes())[:-5000])
+    return path
+
+
+def foreign(folder: Path, recorded: Recorded) -> Path:
+    path = folder / "shop.sqlite"
+    database = sqlite3.connect(path)
+    database.execute("CREATE TABLE customers (name TEXT)")
+    database.execute("CREATE TABLE orders (id INTEGER)")
+    database.commit()
+    database.close()
+    return path
+
+
+def named(name: str, content: bytes) -> Callable[[Path, Recorded], Path]:
+    def make(folder: Path, recorded: Recorded) -> Path:
+        path = folder / name
+        path.write_bytes(content)
+        return path
+
+    return make
+
+
+def only_ranges(folder: Path, recorded: Recorded) -> Path:
+    export = Export()
+    export.range("work", 0, 100)
+    return export.write(folder / "host.sqlite")
+
+
+BAD = {
+    "missing file": (lambda folder, _: folder / "nowhere.sqlite", "no such file", "give the .sqlite file"),
+    "folder": (lambda folder, _: folder, "is a folder, not a trace", "give the .sqlite file"),
+    "not SQLite": (named("a.sqlite", b"hello" * 100), "not an SQLite database", "nsys export --type=sqlite"),
+    "empty": (named("a.sqlite", b""), "empty (0 bytes)", "nsys export --type=sqlite"),
+    "truncated": (truncated, "cut.sqlite is truncated", "nsys export --type=sqlite"),
+    "header only": (named("a.sqlite", b"SQLite format 3\x00"), "truncated", "nsys export"),
+    "foreign": (foreign, "not an nsys export (its tables: customers, orders)", "nsys export"),
+    "report": (named("a.nsys-rep", b"x"), "is an nsys report", "nsys export --type=sqlite --output=a.sqlite"),
+    "unfinished": (named("a.qdstrm", b"x"), "unfinished", "QdstrmImporter -i a.qdstrm"),
+    "bad archive": (named("a.sqlite.xz", b"x" * 99), "can't be unpacked", "complete file"),
+    "no GPU work": (only_ranges, "no GPU work (found 1 NVTX ranges, and 0 CUDA calls)", "--trace=cuda,nvtx"),
+    "old nsys": (
+        lambda _, recorded: recorded("h200_no_kernels"),
+        "nsys 2022.4.2.1 recorded 3 kernel launch calls but not one kernel",
+        "newer Nsight Systems",
+    ),
+    "new nvtx": (
+        lambda _, recorded: recorded("cpu_new_nvtx"), "NVTX events but no ranges", "--trace=cuda,nvtx"
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_traces_are_6_with_a_message_and_a_way_on(case: str, tmp_path: Path, recorded: Recorded) -> None:
+    make, message, hint = BAD[case]
+    done = analysis(make(tmp_path, recorded), "--out", tmp_path / "out", cwd=tmp_path)
+    assert done.returncode == 6, done.stderr
+    error, _, rest = done.stderr.partition("\n")
+    assert error.startswith("error: ") and message in error
+    assert rest.startswith("  try: ") and hint in rest
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_trace_without_nvtx_goes_on_with_a_warning(tmp_path: Path) -> None:
+    export = Export()
+    export.call(0, 5, 1)
+    export.kernel(10, 20, 1)
+    done = analysis(export.write(tmp_path / "t.sqlite"), "--no-plots", cwd=tmp_path)
+    assert done.returncode == 0
+    assert "warning: no NVTX ranges in the trace" in " ".join(done.stdout.split())
+
+
+def test_a_folder_that_cannot_be_written(recorded: Recorded, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    done = analysis(recorded("h200_graph"), "--out", tmp_path / "file" / "figures", cwd=tmp_path)
+    assert done.returncode == 5 and "error: can't write to" in done.stderr

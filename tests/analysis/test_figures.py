@@ -1,0 +1,151 @@
+"""Figures say their finding, carry their stamp, and nothing in them is cut off."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+from synthetic_export import Export
+
+from analysis import Account, Trace, account, plots
+
+STAMP = plots.Stamp("NVIDIA H200", "1a2b3c4", "2026-11-22", profiled=True)
+
+
+def iterations(count: int, tokens: int) -> list[dict[str, object]]:
+    draw = np.random.default_rng(0)
+    timed = []
+    for _ in range(count):
+        steps = (6.9e6 + draw.gamma(2, 8e4, tokens)).astype(int).tolist()
+        phases = {
+            "features": [2_200_000],
+            "encode": [5_000_000],
+            "decode": [sum(steps)],
+            "decode.step": steps,
+        }
+        timed.append({"iter_ns": sum(steps) + 20_000_000, "phases": phases})
+    return timed
+
+
+def scopes() -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "scope": ["baseline", "cuda_graphs", "a_scope_with_quite_a_long_name"],
+            "ms_per_token": [6.9, 0.96, 1.2],
+            "p25": [6.8, 0.95, np.nan],
+            "p75": [7.1, 0.97, np.nan],
+            "idle_share": [0.92, 0.12, np.nan],
+            "kernels_per_token": [336, 250, np.nan],
+            "encode_ms": [5.0, 4.1, 4.1],
+        }
+    )
+
+
+FIGURES: dict[str, Callable[[Trace, Account], Figure]] = {
+    "gaps": lambda trace, acc: plots.gaps(acc, STAMP),
+    "timeline": lambda trace, acc: plots.timeline(trace, acc, STAMP),
+    "latency": lambda trace, acc: plots.latency(iterations(5, 100), STAMP),
+    "latency, one step": lambda trace, acc: plots.latency(iterations(1, 1), STAMP),
+    "ladder": lambda trace, acc: plots.ladder(scopes(), STAMP),
+    "ladder, one scope": lambda trace, acc: plots.ladder(scopes().head(1), STAMP),
+}
+
+
+def texts(figure: Figure) -> list[str]:
+    return [artist.get_text() for artist in figure.findobj(Text) if artist.get_visible()]
+
+
+@pytest.mark.parametrize("kind", FIGURES)
+@pytest.mark.parametrize("program", ["eager", "graph"])
+def test_no_text_is_cut_off(kind: str, program: str, request: pytest.FixtureRequest) -> None:
+    figure = FIGURES[kind](*request.getfixturevalue(program))
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    pixels = figure.bbox
+    boxes = [figure.get_tightbbox(canvas.get_renderer()).transformed(figure.dpi_scale_trans)]
+    # Slanted kernel names take no part in the layout, so the box above leaves them out.
+    boxes += [text.get_window_extent() for text in figure.findobj(Text) if not text.get_in_layout()]
+    for box in boxes:
+        assert box.x0 >= 0 and box.y0 >= 0 and box.x1 <= pixels.x1 and box.y1 <= pixels.y1
+
+
+def test_titles_state_the_finding_in_numbers(eager: tuple[Trace, Account]) -> None:
+    trace, acc = eager
+    assert any("The GPU idles 92% of the decode steps" in text for text in texts(plots.gaps(acc, STAMP)))
+    assert any(text.startswith("One decode step: ") for text in texts(plots.timeline(trace, acc, STAMP)))
+    assert any("7.2× faster than baseline (6.90 ms)" in text for text in texts(plots.ladder(scopes(), STAMP)))
+    assert any("One token takes 7.0" in text for text in texts(plots.latency(iterations(5, 100), STAMP)))
+
+
+def test_what_was_not_captured_is_said_and_not_drawn_as_zero() -> None:
+    assert texts(plots.ladder(scopes(), STAMP)).count("not captured") == 2
+
+
+@pytest.mark.parametrize(
+    ("stamp", "footer"),
+    [
+        (STAMP, "NVIDIA H200 · commit 1a2b3c4 · 2026-11-22 · measured under a profiler"),
+        (
+            plots.Stamp("laptop", "", "2026-11-23", profiled=False),
+            "laptop · 2026-11-23 · measured without a profiler",
+        ),
+        (
+            plots.Stamp("laptop", "abc", "2026-11-23", True, "recorded on NVIDIA H200, 2026-11-22, 1a2b3c4"),
+            "recorded on NVIDIA H200, 2026-11-22, 1a2b3c4 · measured under a profiler · analysed on laptop · "
+            "commit abc · 2026-11-23",
+        ),
+    ],
+)
+def test_every_figure_carries_its_stamp(
+    stamp: plots.Stamp, footer: str, eager: tuple[Trace, Account]
+) -> None:
+    trace, acc = eager
+    figures = [
+        plots.gaps(acc, stamp),
+        plots.timeline(trace, acc, stamp),
+        plots.latency(iterations(2, 5), stamp),
+        plots.ladder(scopes(), stamp),
+    ]
+    assert all(footer in texts(figure) for figure in figures)
+
+
+def test_figures_of_traces_with_little_in_them_say_so(tmp_path: Path) -> None:
+    export = Export()
+    export.domain("harness")
+    export.range("iter", 0, 1000)
+    with Trace.open(export.write(tmp_path / "t.sqlite")) as trace:
+        acc = account(trace)
+        figures = [
+            plots.gaps(acc, STAMP),
+            plots.timeline(trace, acc, STAMP),
+            plots.latency([], STAMP),
+            plots.ladder(scopes().head(0), STAMP),
+        ]
+    for stem, figure in enumerate(figures):
+        assert all(file.stat().st_size > 0 for file in plots.save(figure, tmp_path, str(stem)))
+
+
+def test_a_program_without_ranges_still_has_a_timeline(tmp_path: Path) -> None:
+    export = Export()
+    for correlation in range(100):
+        export.call(100 * correlation, 100 * correlation + 10, correlation)
+        export.kernel(100 * correlation + 20, 100 * correlation + 50, correlation, stream=correlation % 3)
+    with Trace.open(export.write(tmp_path / "t.sqlite")) as trace:
+        found = texts(plots.timeline(trace, account(trace), STAMP))
+    assert any(text.startswith("The middle of the trace") for text in found)
+
+
+def test_drawing_leaves_matplotlibs_settings_alone_and_is_repeatable(
+    graph: tuple[Trace, Account], tmp_path: Path
+) -> None:
+    before = dict(matplotlib.rcParams)
+    files = [plots.save(plots.gaps(graph[1], STAMP), tmp_path / name, "gaps")[1] for name in ("a", "b")]
+    assert dict(matplotlib.rcParams) == before
+    assert files[0].read_bytes() == files[1].read_bytes()

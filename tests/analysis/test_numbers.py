@@ -1,0 +1,83 @@
+"""Metrics: from the trace, and from the timed iterations."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from synthetic_export import Export
+
+from analysis import Account, Trace, account
+from analysis.headline import headline
+from analysis.latency import latency_metrics, steps_ms, summary
+from analysis.metrics import metrics
+
+
+def iteration(encode_ms: float, steps_ms: list[float], total_ms: float) -> dict[str, object]:
+    steps = [int(ms * 1e6) for ms in steps_ms]
+    phases = {"encode": [int(encode_ms * 1e6)], "decode": [sum(steps) + 2_000_000], "decode.step": steps}
+    return {"iter_ns": int(total_ms * 1e6), "phases": phases}
+
+
+def test_latency_metrics_are_medians_over_iterations() -> None:
+    found = latency_metrics(
+        [iteration(4, [6, 6], 20), iteration(5, [7, 7], 30), iteration(9, [8, 8], 25)], audio_s=10
+    )
+    assert found["encode_ms"] == 5 and found["total_ms"] == 25
+    assert found["decode_ms"] == 16 and found["ms_per_token"] == 8  # the decode phase, not only its steps
+    assert (found["total_ms.p25"], found["total_ms.p75"]) == (22.5, 27.5)
+    assert found["tokens"] == 2
+    assert found["real_time_factor"] == pytest.approx(0.0025)
+    assert "features_ms" not in found  # was not timed: absent, not zero
+
+
+def test_latency_without_decode_steps_has_no_tokens_to_divide_by() -> None:
+    found = latency_metrics([{"iter_ns": 1_000_000, "phases": {"encode": [500_000]}}])
+    assert found["total_ms"] == 1 and "ms_per_token" not in found
+
+
+def test_iterations_of_different_length_line_up_by_position() -> None:
+    table = steps_ms([iteration(1, [1, 2, 3], 9), iteration(1, [4], 9)])
+    assert table.shape == (2, 3)
+    assert table[0].tolist() == [1, 2, 3] and table[1, 0] == 4
+
+
+def test_summary_of_nothing_is_empty() -> None:
+    assert summary([]) == {}
+
+
+def test_trace_metrics(tmp_path: Path) -> None:
+    export = Export()
+    export.domain("harness")
+    export.range("iter", 0, 100_000)
+    for step in range(2):
+        start = 10_000 + 40_000 * step
+        export.range("decode.step", start, start + 35_000)
+        for kernel in range(3):
+            at, correlation = start + 10_000 * kernel, 3 * step + kernel
+            export.call(at, at + 1_000, correlation)
+            export.kernel(at + 2_000, at + 4_000, correlation)
+    with Trace.open(export.write(tmp_path / "t.sqlite")) as trace:
+        found = metrics(account(trace))
+    assert found["kernels"] == found["decode.step.kernels"] == 6
+    assert found["kernels_per_token"] == 3
+    assert found["idle_share"] == pytest.approx(0.88)
+    assert found["gap_median_us"] == 8
+    inner = 4 * 8_000 + 18_000
+    assert found["launch_gap_share"] == pytest.approx(inner / 88_000)
+    assert found["decode.step.idle_share"] == pytest.approx((inner + 12_000) / (inner + 12_000 + 12_000))
+
+
+def test_a_trace_without_gpu_work_gives_no_gpu_metrics(tmp_path: Path) -> None:
+    export = Export()
+    export.domain("harness")
+    export.range("iter", 0, 1000)
+    with Trace.open(export.write(tmp_path / "t.sqlite")) as trace:
+        assert metrics(account(trace)) == {}
+
+
+def test_the_headline_says_what_dominates(eager: tuple[Trace, Account], graph: tuple[Trace, Account]) -> None:
+    assert headline(eager[1]) == (
+        "The GPU idles 92% of the decode steps: nearly all of that waits for the host to launch"
+    )
+    assert headline(graph[1]).startswith("The GPU idles 15% of the decode steps")

@@ -1,0 +1,125 @@
+"""Exports of any version read the same, and reading never changes them."""
+
+from __future__ import annotations
+
+import gzip
+import lzma
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from synthetic_export import Export, global_tid
+
+from analysis import Trace, TraceError, account
+from analysis.trace import pid
+
+Recorded = Callable[[str], Path]
+
+
+@pytest.mark.parametrize(
+    ("name", "version", "kernels"),
+    [
+        ("h200_eager_2025.3", "2025.3", True),
+        ("h200_eager_2023.4", "2023.4", True),
+        ("h200_no_kernels_2022.4", "2022.4", False),
+        ("cpu_2023.4", "2023.4", False),
+        ("cpu_2022.4", "2022.4", False),
+    ],
+)
+def test_real_exports_of_three_versions(recorded: Recorded, name: str, version: str, kernels: bool) -> None:
+    with Trace.open(recorded(name)) as trace:
+        assert trace.info.product_version.startswith(version)
+        assert bool((trace.work["kind"] == "kernel").any()) is kernels
+        ours = trace.ranges[trace.ranges["domain"] == "harness"]
+        assert {"iter", "encode", "prefill", "decode.step"} <= set(ours["name"])
+        if name.startswith("h200"):
+            assert trace.info.gpus[0].name == "NVIDIA H200"
+            assert trace.info.gpus[0].memory_bandwidth_bps == 4_814_304_000_000
+
+
+def test_payloads_and_nesting_of_a_real_export(recorded: Recorded) -> None:
+    with Trace.open(recorded("cpu_2022.4")) as trace:
+        steps = trace.ranges[trace.ranges["name"] == "decode.step"]
+        assert steps["payload"].tolist() == [0, 1, 2, 3, 4] * 2
+        assert set(steps["depth"]) == {2}  # iter, decode, decode.step
+
+
+def test_a_trace_without_gpu_work_has_phases_with_host_time(recorded: Recorded) -> None:
+    with Trace.open(recorded("cpu_2022.4")) as trace:
+        acc = account(trace)
+    assert acc.devices.empty and acc.gaps.empty and acc.kernels.empty
+    assert (acc.phases["wall_ns"] > 0).all()
+    assert "no GPU work" in acc.warnings[0]
+
+
+def test_an_nsys_too_old_for_its_cuda_is_named_and_nothing_is_counted_as_idle(recorded: Recorded) -> None:
+    with Trace.open(recorded("h200_no_kernels")) as trace:
+        acc = account(trace)
+    assert acc.devices.empty
+    assert "nsys 2022.4" in acc.warnings[0] and "too old for CUDA 13.0" in acc.warnings[0]
+
+
+def test_an_nvtx_too_new_for_its_nsys_is_named(recorded: Recorded) -> None:
+    with Trace.open(recorded("cpu_new_nvtx")) as trace:
+        assert any("nvtx library is too new" in warning for warning in account(trace).warnings)
+
+
+def test_plain_and_registered_names_unclosed_ranges_and_both_kinds(tmp_path: Path) -> None:
+    export = Export()
+    export.domain("harness", 3)
+    export.range("plain", 0, 10, domain=3)
+    export.range("registered", 2, 5, domain=3, registered=True, payload=42)
+    export.range("unclosed", 20, None, domain=0)
+    export.range("start/end", 22, 30, kind=60, domain=0)
+    export.kernel(40, 90, 1)
+    with Trace.open(export.write(tmp_path / "t.sqlite")) as trace:
+        ranges = trace.ranges.set_index("name")
+    assert ranges["end_ns"].to_dict() == {"plain": 10, "registered": 5, "unclosed": 90, "start/end": 30}
+    assert (
+        ranges["domain"].to_dict()["registered"] == "harness" and ranges["domain"].to_dict()["unclosed"] == ""
+    )
+    assert ranges.loc["registered", "payload"] == 42
+    assert ranges["depth"].to_dict() == {"plain": 0, "registered": 1, "unclosed": 0, "start/end": 1}
+
+
+def test_negative_process_ids_decode(tmp_path: Path) -> None:
+    export = Export()
+    export.kernel(0, 10, 1, pid=4711, vm=0xFFFF)
+    with Trace.open(export.write(tmp_path / "t.sqlite")) as trace:
+        process = int(trace.work["process"].iloc[0])
+    assert process == global_tid(4711, vm=0xFFFF) < 0
+    assert pid(process) == 4711
+
+
+@pytest.mark.parametrize("suffix", [".xz", ".gz", ""])
+def test_packed_exports_read_like_plain_ones(tmp_path: Path, suffix: str) -> None:
+    export = Export()
+    export.kernel(0, 10, 1)
+    plain = export.write(tmp_path / "t.sqlite")
+    packed = tmp_path / f"t.sqlite{suffix}"
+    packed.write_bytes({".xz": lzma.compress, ".gz": gzip.compress, "": bytes}[suffix](plain.read_bytes()))
+    with Trace.open(packed) as trace:
+        assert len(trace.work) == 1
+
+
+def test_reading_changes_nothing_on_disk(tmp_path: Path) -> None:
+    export = Export()
+    export.kernel(0, 10, 1)
+    folder = tmp_path / "a folder? #1 100%"  # must survive the way into SQLite's URI
+    folder.mkdir()
+    path = export.write(folder / "t.sqlite")
+    before = path.read_bytes(), path.stat().st_mtime_ns
+    path.chmod(0o400)
+    with Trace.open(path) as trace:
+        account(trace)
+        assert [file.name for file in folder.iterdir()] == ["t.sqlite"]
+    assert (path.read_bytes(), path.stat().st_mtime_ns) == before
+
+
+def test_damage_found_while_reading_is_a_trace_error(recorded: Recorded, tmp_path: Path) -> None:
+    data = bytearray(lzma.decompress(recorded("h200_graph").read_bytes()))
+    data[4096:] = b"\xa5" * (len(data) - 4096)  # the header and the list of tables survive
+    path = tmp_path / "t.sqlite"
+    path.write_bytes(data)
+    with pytest.raises(TraceError, match=r"t\.sqlite can't be read"), Trace.open(path) as trace:
+        account(trace)

@@ -1,0 +1,71 @@
+"""What is decided before a run starts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from harness import environment, plan
+from harness.errors import ExitCode, UserError
+from tests.harness.cli import CONF, ROOT
+
+
+def planned(*overrides: str) -> plan.Plan:
+    OmegaConf.register_new_resolver("harness.scopes", lambda: "", replace=True)
+    path = f"hydra.searchpath=[file://{CONF}]"
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        return plan.make(compose("config", overrides=[path, "+scope=fake_one", "device=cpu", *overrides]))
+
+
+@pytest.fixture(autouse=True)
+def same_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tree may be edited while its tests run."""
+    monkeypatch.setattr(
+        environment, "git", lambda folder: {"commit": "1a2b3c4", "dirty": False, "diff": None}
+    )
+
+
+def test_where_the_results_go_is_not_part_of_the_fingerprint() -> None:
+    first = planned()
+    assert planned("outputs=/elsewhere", "resume=true").fingerprint == first.fingerprint
+    assert planned("measure.iterations=4").fingerprint != first.fingerprint
+
+
+def test_other_code_is_another_fingerprint(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = planned()
+    monkeypatch.setattr(environment, "git", lambda folder: {"commit": "1a2b3c4", "dirty": True, "diff": "77"})
+    assert planned().fingerprint != first.fingerprint
+
+
+def test_tokens_are_comparable_over_scopes_and_not_over_audio() -> None:
+    first = planned()
+    assert planned("attention=sdpa", "name=other", "measure.warmup=0").inputs == first.inputs
+    assert planned("audio=harbour").inputs != first.inputs
+
+
+@pytest.mark.parametrize(
+    ("wanted", "gpu", "device"),
+    [("auto", None, "cpu"), ("auto", {"name": "H200"}, "cuda"), ("cpu", {"name": "H200"}, "cpu")],
+)
+def test_auto_takes_the_gpu_if_there_is_one(wanted: str, gpu: dict[str, Any] | None, device: str) -> None:
+    assert plan.resolve_device(wanted, lambda: gpu) == device
+
+
+def test_a_gpu_that_is_not_there_is_refused() -> None:
+    with pytest.raises(UserError, match="no GPU") as caught:
+        plan.resolve_device("cuda", lambda: None)
+    assert caught.value.exit_code == ExitCode.MACHINE
+
+
+def test_the_stamp_never_raises(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.undo()
+    monkeypatch.setenv("PATH", "")  # no git
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "no such GPU")
+    monkeypatch.setattr(environment, "PROJECT", tmp_path)
+    stamp = environment.stamp("cuda")
+    assert stamp["git"] == {"commit": None, "dirty": None, "diff": None}
+    assert stamp["gpu"] is None and stamp["machine"] == environment.cpu()["model"]

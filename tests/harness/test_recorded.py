@@ -1,0 +1,55 @@
+"""Without a GPU, the scope's recorded trace is analysed, and says that it is recorded."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from harness import plan, recorded, run
+from tests.harness.cli import ROOT
+from tests.harness.test_plan import planned
+
+TRACE = ROOT / "tests" / "data" / "h200_eager_2025.3.sqlite.xz"
+NOTE = "recorded on NVIDIA H200, 2026-11-22, 1a2b3c4"
+
+
+@pytest.fixture
+def bundled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "results" / "h200" / "fake_one" / "20261122T120000Z"
+    folder.mkdir(parents=True)
+    shutil.copy(TRACE, folder / "trace.sqlite.xz")
+    about = {
+        "started_utc": "20261122T120000Z",
+        "environment": {"machine": "NVIDIA H200", "git": {"commit": "1a2b3c4d5e"}},
+        "metrics": {"ms_per_token": 6.9, "idle_share": 0.5},
+    }
+    (folder / "run.json").write_text(json.dumps(about))
+    monkeypatch.setattr(recorded, "FOLDER", tmp_path / "results")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+
+
+def made(tmp_path: Path) -> plan.Plan:
+    expect = "hypothesis.expect=[{metric: idle_share, at_least: 0.8}, {metric: ms_per_token, at_most: 1}]"
+    return planned("capture=kineto", f"outputs={tmp_path / 'outputs'}", expect)
+
+
+def test_a_cpu_shows_the_recorded_trace_and_counts_nothing_of_it(bundled: None, tmp_path: Path) -> None:
+    record = run.execute(made(tmp_path), ["test"], [], Console(quiet=True))
+    folder = tmp_path / "outputs" / record.id
+    assert record.status == "finished", record.error
+    assert {"plots/gaps.png", "plots/timeline.svg", "plots/latency.png"} <= set(record.artifacts)
+    assert "idle_share" not in record.metrics
+    shown = record.capture["recorded"]
+    assert shown["note"] == NOTE and shown["metrics"]["idle_share"] > 0.5
+    assert NOTE in (folder / "plots" / "gaps.svg").read_text(), "a figure from it has to say so"
+    report = (folder / "report.txt").read_text()
+    assert "could not be captured" in report and NOTE in report
+    idle, token = record.verdict
+    assert idle["held"] is None and f"not measurable here; {NOTE}: " in idle["why"]
+    assert token["why"].endswith("did not hold (6.9 ms)"), (
+        "latency is that of the recorded run's own measurement"
+    )

@@ -1,0 +1,117 @@
+"""results.db: an index that is whole or unchanged, and that can be made anew."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.errors import ExitCode, UserError
+from harness.record import Record, write_json
+from harness.results import replace_between_marks
+from harness.store import MIGRATIONS, Store
+from tests.harness.cli import call
+
+TABLES = ("runs", "iterations", "metrics", "transcripts")
+
+
+def rows(db: Path) -> dict[str, list[Any]]:
+    with closing(sqlite3.connect(db)) as connection:
+        return {table: sorted(connection.execute(f"select * from {table}"), key=repr) for table in TABLES}
+
+
+def results(cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return call([sys.executable, "-m", "harness.results", *arguments], cwd)
+
+
+@pytest.fixture
+def outputs(swept: tuple[Path, Any], tmp_path: Path) -> Path:
+    """A copy of the folder of two finished runs."""
+    return Path(shutil.copytree(swept[0] / "outputs", tmp_path / "outputs"))
+
+
+def test_a_rebuilt_database_holds_the_same_rows(outputs: Path) -> None:
+    before = rows(outputs / "results.db")
+    assert all(before.values())
+    (outputs / "results.db").write_bytes(b"this was a database once")
+    damaged = results(outputs.parent, "list")
+    assert damaged.returncode == ExitCode.STORAGE and "rebuild" in damaged.stderr
+    assert results(outputs.parent, "rebuild").returncode == 0
+    assert rows(outputs / "results.db") == before
+
+
+def test_rebuild_skips_a_broken_record_and_says_so(outputs: Path) -> None:
+    (broken,) = outputs.glob("fake_two/*/run.json")
+    broken.write_text("{")
+    done = results(outputs.parent, "rebuild")
+    assert done.returncode == 0 and "fake_two" in done.stderr and "run.json" in done.stderr
+    assert [row[2] for row in rows(outputs / "results.db")["runs"]] == ["fake_one"]
+
+
+def test_a_run_is_stored_whole_or_not_at_all(outputs: Path) -> None:
+    before = rows(outputs / "results.db")
+    (folder,) = outputs.glob("fake_one/*")
+    write_json(folder / "measure.json", {"iterations": [], "transcripts": [{"source": "no window"}]})
+    store = Store(outputs)
+    with pytest.raises(KeyError):
+        store.put(Record.load(folder))
+    store.close()
+    assert rows(outputs / "results.db") == before
+
+
+def test_a_newer_database_is_left_alone(outputs: Path) -> None:
+    with closing(sqlite3.connect(outputs / "results.db")) as db:
+        db.execute(f"pragma user_version = {len(MIGRATIONS) + 1}")
+    with pytest.raises(UserError, match="newer harness") as caught:
+        Store(outputs)
+    assert caught.value.exit_code == ExitCode.STORAGE
+
+
+def test_only_runs_whose_process_is_gone_are_marked(outputs: Path) -> None:
+    one, two = (Record.load(folder) for folder in sorted(outputs.glob("fake_*/*")))
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    store = Store(outputs)
+    for record, pid in ((one, gone.pid), (two, one.pid)):
+        record.status = "running"
+        record.pid = pid
+        record.save(outputs)
+    two.host = "another machine"
+    store.put(one)
+    store.put(two)
+    store.close()
+    Store(outputs).close()
+    statuses = {row[2]: row[3] for row in rows(outputs / "results.db")["runs"]}
+    assert statuses == {"fake_one": "failed", "fake_two": "running"}
+    assert Record.load(outputs / one.id).status == "failed"
+
+
+def test_the_table_goes_into_a_readme(outputs: Path) -> None:
+    readme = outputs.parent / "README.md"
+    readme.write_text("before\n<!-- results:begin -->\nold\n<!-- results:end -->\nafter\n")
+    assert results(outputs.parent, "table", "--update", "README.md").returncode == 0
+    text = readme.read_text()
+    assert text.startswith("before\n") and text.endswith("after\n") and "old" not in text
+    assert text.index("| fake_one |") < text.index("| fake_two |")
+    assert "reference" in text and "identical" in text and "tiny_random" in text
+    assert results(outputs.parent, "table", "--update", "README.md").returncode == 0
+    assert readme.read_text() == text
+
+
+def test_a_readme_without_a_place_is_left_alone(tmp_path: Path) -> None:
+    readme = tmp_path / "README.md"
+    readme.write_text("nothing here\n")
+    with pytest.raises(UserError, match="no place"):
+        replace_between_marks(readme, "table")
+    assert readme.read_text() == "nothing here\n"
+
+
+def test_no_database_is_one_message(tmp_path: Path) -> None:
+    done = results(tmp_path, "list")
+    assert done.returncode == ExitCode.USAGE and done.stderr.startswith("error: outputs/results.db")
