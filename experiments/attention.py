@@ -13,13 +13,18 @@ def implementation(attention: str) -> str:
 
 
 def kernels(attention: str, device: str) -> AbstractContextManager[None]:
-    """Hold SDPA to FlashAttention for `attention=flash`.
+    """The kernels that SDPA may choose from inside this context: for `flash`, FlashAttention alone.
 
-    On the CPU the math kernel is allowed beside it: there is no flash kernel for every dtype there.
+    cuDNN's attention, PyTorch's first choice on Hopper, is left out: with a masked cache of constant size it
+    gave other tokens from one run to the next and now and then an unspecified launch failure (H200, torch
+    2.11). See also pytorch issues 193893 and 196678.
+    On the CPU the math kernel stands beside flash: there is no flash kernel for every dtype there.
     """
-    if attention != "flash":
+    if attention == "eager":
         return nullcontext()
     backends = [SDPBackend.FLASH_ATTENTION]
-    if device == "cpu":
+    if attention == "sdpa":
+        backends += [SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+    elif device == "cpu":
         backends.append(SDPBackend.MATH)
     return sdpa_kernel(backends)

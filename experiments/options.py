@@ -17,7 +17,7 @@ GRAPHS = ("none", "manual", "compile")
 class Options:
     """What a scope switches on.
 
-    attention: `eager` (matmul, softmax, matmul), `sdpa` (PyTorch picks the kernel), `flash` (SDPA held to
+    attention: `eager` (matmul, softmax, matmul), `sdpa` (PyTorch picks a fused kernel), `flash` (SDPA held to
         FlashAttention).
     decoder: `generate` (transformers' own loop) or `static` (this project's step of constant shape).
     graphs: how the static step is captured: `none`, `manual` (torch.cuda.CUDAGraph) or `compile`

@@ -62,16 +62,17 @@ def _copy(outputs: Path, run: str, folder: Path) -> None:
 
     source = outputs / run
     shutil.copytree(source / "plots", folder / "plots", ignore=shutil.ignore_patterns("*.svg"))
-    host = Record.load(source).host
+    record = Record.load(source)
     # Longest first: the interpreter and the outputs may lie inside the project.
-    names = {str(outputs): "outputs", sys.executable: "python", str(PROJECT): ".", f'"{host}"': '"-"'}
+    names = {str(outputs): "outputs", sys.executable: "python", str(PROJECT): ".", f'"{record.host}"': '"-"'}
+    if gpu := record.environment["gpu"]:
+        names[str(gpu["uuid"])] = "-"
     for name in TEXTS:
         text = (source / name).read_text()
         for private in sorted(names, key=len, reverse=True):
             text = text.replace(private, names[private])
         (folder / name).write_text(text)
-    trace = Record.load(source).capture["trace"]
-    if trace:
+    if trace := record.capture["trace"]:
         trim(source / trace, folder / PACKED_TRACE, until=UNTIL)
 
 

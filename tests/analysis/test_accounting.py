@@ -39,7 +39,8 @@ def programs(draw: st.DrawFn) -> Export:
         start = time + draw(st.integers(0, 60))
         for node in range(draw(st.integers(1, 3))):
             end = start + draw(st.integers(0, 25))
-            export.kernel(start, end, correlation, device=device, stream=stream, node=node or None)
+            name = f"kernel_{correlation}_{node}"
+            export.kernel(start, end, correlation, name=name, device=device, stream=stream, node=node or None)
             start = end + draw(st.integers(-10, 10))
         time = call_end
     _ranges(draw, export, 0, time + 1, levels=3)
@@ -92,6 +93,27 @@ def test_the_order_of_rows_in_the_file_does_not_matter(folder: Path, export: Exp
     pd.testing.assert_frame_equal(
         *(table.sort_values(["domain", "name"], ignore_index=True) for table in phases)
     )
+
+
+def test_work_that_starts_and_ends_together_is_told_apart_the_same_way_in_any_order(tmp_path: Path) -> None:
+    export = Export()
+    for at in (0, 100):
+        for stream in range(5):
+            export.kernel(at, at + 10, at + stream, name=f"kernel_{stream}", stream=stream)
+    paths = [export.write(tmp_path / f"{seed}.sqlite", shuffle=seed) for seed in range(5)]
+    (pair,) = {tuple(account_of(path).gaps[["before", "after"]].iloc[0]) for path in paths}
+    assert pair == ("kernel_4", "kernel_0")
+
+
+def test_ranges_that_begin_and_end_together_nest_the_same_way_in_any_order(tmp_path: Path) -> None:
+    export = Export()
+    export.kernel(20, 30, 1)
+    export.kernel(40, 50, 2)
+    export.call(12, 15, 2)
+    for name in NAMES:
+        export.range(name, 10, 18)
+    paths = [export.write(tmp_path / f"{seed}.sqlite", shuffle=seed) for seed in range(5)]
+    assert {account_of(path).gaps["phase"].iloc[0] for path in paths} == {"prefill"}
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -181,6 +203,17 @@ def test_a_library_range_does_not_hide_the_phase(tmp_path: Path) -> None:
     acc = account_of(export.write(tmp_path / "t.sqlite"))
     assert acc.gaps["phase"].tolist() == ["decode.step"]
     assert acc.phases.set_index("name")["kernels"].to_dict() == {"decode.step": 2, "sort": 1}
+
+
+def test_a_phase_nested_in_itself_counts_once(tmp_path: Path) -> None:
+    export = Export()
+    export.range("retry", 0, 100)
+    export.range("retry", 10, 60)
+    for correlation, at in enumerate([20, 40]):
+        export.call(at, at + 1, correlation)
+        export.kernel(at + 2, at + 7, correlation)
+    (retry,) = account_of(export.write(tmp_path / "t.sqlite")).phases.to_dict("records")
+    assert (retry["count"], retry["wall_ns"], retry["kernels"], retry["idle_ns"]) == (2, 100, 2, 15)
 
 
 def test_correlation_ids_repeat_across_processes(tmp_path: Path) -> None:
