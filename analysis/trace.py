@@ -115,7 +115,7 @@ class Trace:
         columns = self._export.columns("NVTX_EVENTS")
         rows = self._export.rows(schema.ranges_query(columns)) if columns else []
         frame = pd.DataFrame(rows, columns=["thread", "domain_id", "name", "payload", "start_ns", "end_ns"])
-        # Ranges with the same ends nest by name: which one was outer is lost, the file's order must not decide.
+        # Ranges that begin and end together nest by name: the order of the file must not decide.
         frame = frame.sort_values(
             ["thread", "start_ns", "domain_id", "name"], kind="stable", ignore_index=True
         )

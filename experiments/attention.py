@@ -15,9 +15,9 @@ def implementation(attention: str) -> str:
 def kernels(attention: str, device: str) -> AbstractContextManager[None]:
     """The kernels that SDPA may choose from inside this context: for `flash`, FlashAttention alone.
 
-    cuDNN's attention, PyTorch's first choice on Hopper, is left out: with a masked cache of constant size it
-    gave other tokens from one run to the next and now and then an unspecified launch failure (H200, torch
-    2.11). See also pytorch issues 193893 and 196678.
+    cuDNN's attention, PyTorch's first choice on Hopper, is left out: with a masked cache of constant size
+    the same window gave other tokens from one call to the next (H200, torch 2.11), which the other kernels
+    don't. See also pytorch issues 193893 and 196678.
     On the CPU the math kernel stands beside flash: there is no flash kernel for every dtype there.
     """
     if attention == "eager":

@@ -25,10 +25,12 @@ def runner(body: Callable[[], None], how: str, device: str) -> Callable[[], obje
 
 
 def capture(body: Callable[[], None]) -> torch.cuda.CUDAGraph:
-    """Warm `body` up on a side stream and capture one call of it.
+    """Warm `body` up on a side stream and capture one call of it there.
 
     The body must not allocate anything that outlives it, and its tensors must live as long as the graph.
     """
+    # One stream for both: cuBLAS keeps a workspace per stream, and one first made during capture would belong
+    # to the graph's memory and be used by others after the graph is gone.
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
@@ -36,6 +38,6 @@ def capture(body: Callable[[], None]) -> torch.cuda.CUDAGraph:
             body()
     torch.cuda.current_stream().wait_stream(side)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    with torch.cuda.graph(graph, stream=side):
         body()
     return graph

@@ -53,7 +53,6 @@ _RC: dict[Any, Any] = {
     "xtick.labelcolor": INK,
     "ytick.labelcolor": INK,
     "legend.frameon": False,
-    "svg.hashsalt": "analysis",  # the same figure gives the same file
 }
 _DPI = 150
 _TITLE_PT, _SUBTITLE_PT, _FOOTER_PT = 15, 10.5, 8.5
@@ -120,7 +119,7 @@ def save(figure: Figure, folder: Path, stem: str) -> list[Path]:
     png, svg = folder / f"{stem}.png", folder / f"{stem}.svg"
     with styled():
         figure.savefig(png)
-        figure.savefig(svg, metadata={"Date": None})
+        figure.savefig(svg)
     return [png, svg]
 
 

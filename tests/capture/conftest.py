@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from harness import nsys
-from harness.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -25,16 +24,6 @@ case "$1" in
   export) {export} ;;
 esac
 """
-
-
-@pytest.fixture
-def real_nsys() -> Path:
-    try:
-        found = nsys.require()
-        nsys.importer(found)
-    except UserError as error:
-        pytest.skip(f"NOT TESTED with a real nsys: {error}")
-    return found
 
 
 @pytest.fixture

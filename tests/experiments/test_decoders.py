@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -135,6 +136,25 @@ def test_captured_steps_give_the_tokens_of_uncaptured_ones(
     assert all(again == found[0] for again in found), "replays must not differ from each other"
     if how != "compile":  # compiled kernels round differently
         assert found == expected
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="NOT TESTED: needs an NVIDIA GPU")
+def test_a_graph_that_is_gone_leaves_nothing_behind(configure: Callable[..., DictConfig]) -> None:
+    """Nothing may go on using the memory of a graph after it: not a library's workspace either."""
+
+    def tokens(how: str) -> list[Any]:
+        work = build(configure("cuda_graphs", "model=whisper_small_random", f"graphs.how={how}"), "cuda")
+        found = [w["tokens"] for w in work.transcripts()]
+        work.close()
+        return found
+
+    first = tokens("manual")
+    gc.collect()
+    torch.cuda.empty_cache()
+    compiled = tokens("compile")
+    assert len(compiled[0]) == len(first[0])
+    assert tokens("manual") == first
 
 
 def test_max_new_tokens_beyond_the_decoder_is_refused(configure: Callable[..., DictConfig]) -> None:

@@ -1,0 +1,76 @@
+"""A trimmed export says the same about what is left in it, and nothing about where it was made."""
+
+from __future__ import annotations
+
+import lzma
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+
+from analysis import Trace, account
+from analysis.trim import trim
+
+
+def unpacked(packed: Path, folder: Path) -> Path:
+    plain = folder / "plain.sqlite"
+    plain.write_bytes(lzma.decompress(packed.read_bytes()))
+    return plain
+
+
+def test_what_is_left_reads_the_same(recorded: Callable[[str], Path], tmp_path: Path) -> None:
+    whole = unpacked(recorded("h200_eager_2025.3"), tmp_path)
+    trim(whole, tmp_path / "cut.sqlite.xz", until="decode.step:1")
+    with Trace.open(whole) as before, Trace.open(tmp_path / "cut.sqlite.xz") as after:
+        steps = after.ranges[after.ranges["name"] == "decode.step"]
+        assert len(steps) == 1
+        cut_ns = int(steps["end_ns"].iloc[0])
+        kept = before.work[before.work["start_ns"] <= cut_ns].reset_index(drop=True)
+        pd.testing.assert_frame_equal(kept, after.work, check_categorical=False)
+        phases = {"encode", "prefill"}
+        for name in phases:
+            assert account(before).phase(name).to_dict() == account(after).phase(name).to_dict()
+
+
+def test_the_recording_machine_is_not_in_it(tmp_path: Path) -> None:
+    export = tmp_path / "export.sqlite"
+    with sqlite3.connect(export) as database:
+        database.executescript(
+            """
+            CREATE TABLE StringIds (id INTEGER, value TEXT);
+            INSERT INTO StringIds VALUES (1, 'kernel'), (2, '/home/somebody/secret');
+            CREATE TABLE CUPTI_ACTIVITY_KIND_KERNEL (start INTEGER, "end" INTEGER, shortName INTEGER);
+            INSERT INTO CUPTI_ACTIVITY_KIND_KERNEL VALUES (1, 2, 1);
+            CREATE TABLE PROCESSES (name TEXT);
+            INSERT INTO PROCESSES VALUES ('/home/somebody/secret');
+            CREATE TABLE TARGET_INFO_SYSTEM_ENV (name TEXT, value TEXT);
+            INSERT INTO TARGET_INFO_SYSTEM_ENV VALUES ('Hostname', 'secret'), ('CpuCores', '2');
+            CREATE TABLE META_DATA_EXPORT (name TEXT, value TEXT);
+            INSERT INTO META_DATA_EXPORT VALUES ('EXPORT_PATH', '/secret'), ('EXPORT_VERSION', '1');
+            """
+        )
+    database.close()
+    trim(export, tmp_path / "out.sqlite.xz")
+    left = lzma.decompress((tmp_path / "out.sqlite.xz").read_bytes())
+    assert b"secret" not in left
+    assert b"kernel" in left and b"CpuCores" in left and b"EXPORT_VERSION" in left
+    assert b"secret" in export.read_bytes(), "the original is left as it was"
+
+
+def test_a_range_that_is_not_there_is_one_message(recorded: Callable[[str], Path], tmp_path: Path) -> None:
+    whole = unpacked(recorded("h200_graph"), tmp_path)
+    line = [
+        sys.executable,
+        "-m",
+        "analysis.trim",
+        str(whole),
+        str(tmp_path / "o.sqlite.xz"),
+        "--until",
+        "no:1",
+    ]
+    done = subprocess.run(line, capture_output=True, text=True)
+    assert done.returncode != 0
+    assert "no 1 ranges named no" in done.stderr and "Traceback" not in done.stderr

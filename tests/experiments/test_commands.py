@@ -1,0 +1,114 @@
+"""Scopes through the real command, on real sound; and sound that can't be used."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import soundfile
+
+from analysis import Trace
+from harness.errors import ExitCode
+from tests.experiments.bad_sound import BAD_SOUND, bad_sound, tone
+from tests.experiments.conftest import CLIPS, ROOT
+
+
+def harness(cwd: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """`python -m harness ...` in `cwd`; no command may ever show a traceback."""
+    env = os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "200"} | environment
+    line = [sys.executable, "-m", "harness", *arguments]
+    done = subprocess.run(line, cwd=cwd, env=env, capture_output=True, text=True, timeout=240)
+    assert "Traceback" not in done.stdout + done.stderr, done.stderr
+    return done
+
+
+def only_run(cwd: Path) -> Path:
+    (record,) = cwd.glob("outputs/*/*/run.json")
+    return record.parent
+
+
+@pytest.mark.nsys
+@pytest.mark.slow
+def test_nsys_records_the_phases_of_a_real_transcription(real_nsys: Path, tmp_path: Path) -> None:
+    quick = ("measure.warmup=1", "measure.iterations=2", "trace.warmup=1", "trace.iterations=2")
+    done = harness(
+        tmp_path, "+scope=cuda_graphs", f"audio.path={CLIPS}", "device=cpu", "capture=nsys", *quick
+    )
+    assert done.returncode == ExitCode.OK, done.stderr
+    run = only_run(tmp_path)
+    assert (run / "trace.nsys-rep").exists(), "an import that nsys left unfinished is finished"
+    with Trace.open(run / "trace.sqlite") as trace:
+        ranges = trace.ranges[trace.ranges["domain"] == "harness"]
+    counts = ranges["name"].value_counts().to_dict()
+    # Two iterations over two clips of 24 tokens; the first token comes with the prefill.
+    assert counts == {"iter": 2, "features": 4, "encode": 4, "prefill": 4, "decode": 4, "decode.step": 4 * 23}
+    positions = ranges.loc[ranges["name"] == "decode.step", "payload"].astype(int)
+    assert sorted(set(positions)) == list(range(1, 24))
+
+    measured = json.loads((run / "measure.json").read_text())
+    assert [len(window["tokens"]) for window in measured["transcripts"]] == [24, 24]
+    printed = [Path(line) for line in done.stdout.split() if line.endswith(".png")]
+    assert {path.name for path in printed} == {"latency.png", "gaps.png", "timeline.png"}
+    for path in printed:
+        assert path.is_absolute() and path.stat().st_size > 10_000
+    assert "recorded on NVIDIA H200" in done.stdout, "the gaps shown are the recorded ones, and it says so"
+    assert "recorded on NVIDIA H200" in (run / "plots" / "gaps.svg").read_text()
+
+
+@pytest.mark.slow
+def test_wide_sound_is_transcribed_and_the_change_is_noted(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "wide.wav", tone(1.0, 96_000, 8), 96_000)
+    quick = ("measure.warmup=0", "measure.iterations=1", "capture=none", "device=cpu")
+    done = harness(tmp_path, "+scope=flash", f"audio.path={tmp_path / 'wide.wav'}", *quick)
+    assert done.returncode == ExitCode.OK, done.stderr
+    assert "8 channels, mixed down to one" in done.stdout
+    assert "96000 Hz, resampled to 16000 Hz" in done.stdout
+
+
+@pytest.mark.parametrize("kind", BAD_SOUND)
+def test_unusable_audio_is_refused_with_its_reason(kind: str, tmp_path: Path) -> None:
+    path = bad_sound(tmp_path, kind)
+    done = harness(tmp_path, "+scope=baseline", f"audio.path={path}")
+    assert done.returncode == ExitCode.INPUT
+    assert f"error: {path}" in done.stderr
+    assert BAD_SOUND[kind] in done.stderr
+    assert "try:" in done.stderr
+    assert not (tmp_path / "outputs").exists(), "a refused run leaves nothing behind"
+
+
+@pytest.mark.slow
+def test_a_model_without_hub_or_cache_is_refused_with_the_choices(tmp_path: Path) -> None:
+    nowhere = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "empty")}
+    arguments = (
+        "+scope=baseline",
+        "model=whisper_small",
+        f"audio.path={CLIPS}",
+        "device=cpu",
+        "capture=none",
+    )
+    done = harness(tmp_path, *arguments, **nowhere)
+    assert done.returncode == ExitCode.INPUT
+    assert "'openai/whisper-small' could not be loaded" in done.stderr
+    assert "model=whisper_small_random" in done.stderr
+    assert json.loads((only_run(tmp_path) / "run.json").read_text())["status"] == "failed"
+
+
+@pytest.mark.parametrize(
+    "overrides, named",
+    [
+        (["attention=fast"], "eager, sdpa, flash"),
+        (["graphs.how=manual"], "decoder=static"),
+        (["model=whisper_smal"], "whisper_small"),
+    ],
+)
+def test_choices_that_do_not_exist_or_fit_are_refused(
+    overrides: list[str], named: str, tmp_path: Path
+) -> None:
+    done = harness(tmp_path, "+scope=baseline", f"audio.path={CLIPS}", *overrides)
+    assert done.returncode == ExitCode.USAGE
+    assert named in done.stderr
+    assert not (tmp_path / "outputs").exists()
