@@ -7,7 +7,7 @@ PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run test lint doctor lock gpu-check help
+.PHONY: run test lint doctor readme lock gpu-check help
 
 run: $(READY)
 	@$(PY) -m harness $(if $(ARGS),$(ARGS),+scope=cuda_graphs)
@@ -27,6 +27,11 @@ doctor: $(READY)
 gpu-check:
 	bash results/gpu-check.sh
 
+# The README's table from the runs published in results/.
+readme: $(READY)
+	@$(PY) -m harness.results rebuild --db results/h200/results.db
+	@$(PY) -m harness.results table --db results/h200/results.db --update README.md
+
 lock:
 	rm -rf $(VENV) && $(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install --quiet torch==2.13.0 && $(PY) -m pip install --quiet '.[dev]' && $(PY) -m pip uninstall --quiet -y gpu-gap-harness
@@ -34,7 +39,7 @@ lock:
 	touch $(READY)
 
 help:
-	@sed -n 's/^# //p' Makefile; echo "make doctor  what this machine has and lacks"; echo "make lint    ruff and mypy"; echo "make gpu-check  the whole ladder on a GPU, into results/"; echo "make lock    write requirements.lock anew"
+	@sed -n 's/^# //p' Makefile; echo "make doctor  what this machine has and lacks"; echo "make lint    ruff and mypy"; echo "make gpu-check  the whole ladder on a GPU, into results/"; echo "make readme  the README's table from results/"; echo "make lock    write requirements.lock anew"
 
 # The stamp is written last, so an interrupted set-up starts over.
 $(READY): requirements.lock

@@ -27,6 +27,7 @@ HEADER = (
     "idle in decode",
     "median gap, µs",
     "kernels per token",
+    "profiler's cost",
     "tokens",
 )
 
@@ -119,8 +120,6 @@ def table_row(run: dict[str, Any], metrics: dict[str, float]) -> list[str]:
     if "ms_per_token" in metrics:
         low, high = metrics["ms_per_token.p25"], metrics["ms_per_token.p75"]
         spread = f"{metrics['ms_per_token']:.3f} ({low:.3f}–{high:.3f})"
-    match = json.loads(run["tokens_match"]) if run["tokens_match"] else None
-    words = {True: "identical", False: "differ", None: "not compared"}
     return [
         run["scope"],
         spread,
@@ -129,8 +128,22 @@ def table_row(run: dict[str, Any], metrics: dict[str, float]) -> list[str]:
         cell("decode.idle_share", "{:.1%}".format),
         cell("gap_median_us", "{:.1f}".format),
         cell("kernels_per_token", "{:.0f}".format),
-        words[match["identical"]] if match else "reference",
+        cell("profiling_overhead", "{:+.0%}".format),
+        _tokens(json.loads(run["tokens_match"] or "null")),
     ]
+
+
+def _tokens(match: dict[str, Any] | None) -> str:
+    """Whether the tokens are those of the scope compared with, in a few words."""
+    if match is None:
+        return "reference"
+    if match["identical"] is None:
+        return "not compared"
+    if match["identical"]:
+        return "identical"
+    if (difference := match["first_difference"]) is None:
+        return "differ"
+    return f"differ from position {difference['position']} (logit margin {difference['margin']:.2g})"
 
 
 def markdown(rows: Sequence[Sequence[str]]) -> str:
