@@ -13,7 +13,7 @@ run: $(READY)
 	@$(PY) -m harness $(if $(ARGS),$(ARGS),+scope=cuda_graphs)
 
 test: lint
-	@$(PY) -m pytest -n 2 $(ARGS)
+	@$(PY) -m pytest -n 2 --dist loadgroup $(ARGS)
 
 lint: $(READY)
 	@$(PY) -m ruff check .

@@ -9,7 +9,7 @@ import sqlite3
 import sys
 import traceback
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -182,7 +182,6 @@ class _Run:
 
     def _recorded(self) -> None:
         """Without a GPU there are no gaps to show: say so, and analyse the scope's recorded trace instead."""
-        from analysis.plots import Stamp
         from analysis.text import tables
 
         self.report.say("No GPU here: gaps, idle time and kernels of this run could not be captured.")
@@ -190,9 +189,8 @@ class _Run:
         if bundled is None:
             self.report.say(f"There is no recorded trace of {self.record.scope} to show instead.")
             return
-        found = digest.digest(
-            bundled.trace, self.plots, Stamp("", "", "", profiled=True, recorded=bundled.note)
-        )
+        stamp = replace(stamp_of(self.record, profiled=True), recorded=bundled.note)
+        found = digest.digest(bundled.trace, self.plots, stamp)
         self.record.capture["recorded"] = {
             "trace": str(bundled.trace.relative_to(recorded.FOLDER)),
             "note": bundled.note,

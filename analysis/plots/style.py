@@ -86,7 +86,9 @@ class Stamp:
         commit = f"commit {self.commit}" if self.commit else ""
         how = "measured under a profiler" if self.profiled else "measured without a profiler"
         here = " · ".join(filter(None, [self.machine, commit, self.date]))
-        return f"{self.recorded} · {how} · analysed on {here}" if self.recorded else f"{here} · {how}"
+        if not self.recorded:
+            return f"{here} · {how}"
+        return f"{self.recorded} · {how}" + (f" · analysed on {here}" if here else "")
 
 
 def framed(title: str, subtitle: str, stamp: Stamp, size: tuple[float, float] = (11, 6.4)) -> Figure:

@@ -120,7 +120,6 @@ def test_choices_that_cannot_work_are_refused_with_the_reason(
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="NOT TESTED: needs an NVIDIA GPU")
 @pytest.mark.parametrize("how", ["none", "manual", "compile"])
 def test_captured_steps_give_the_tokens_of_uncaptured_ones(
     how: str, configure: Callable[..., DictConfig]
@@ -139,7 +138,6 @@ def test_captured_steps_give_the_tokens_of_uncaptured_ones(
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="NOT TESTED: needs an NVIDIA GPU")
 def test_a_graph_that_is_gone_leaves_nothing_behind(configure: Callable[..., DictConfig]) -> None:
     """Nothing may go on using the memory of a graph after it: not a library's workspace either."""
 

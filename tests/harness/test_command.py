@@ -16,7 +16,6 @@ from pathlib import Path
 import psutil
 import pytest
 
-from harness import nsys
 from tests.harness.cli import ROOT, Command, argv, call, env, records
 
 
@@ -217,9 +216,7 @@ def test_an_interrupt_ends_the_children_and_marks_the_run(tmp_path: Path, number
 
 
 @pytest.mark.nsys
-def test_an_interrupt_reaches_the_program_under_nsys(tmp_path: Path) -> None:
-    if nsys.find() is None:
-        pytest.skip("NOT TESTED: no nsys on this machine")
+def test_an_interrupt_reaches_the_program_under_nsys(real_nsys: Path, tmp_path: Path) -> None:
     parent, children = hanging(tmp_path, "hang_traced", "capture=nsys")
     assert any("harness.child" in child.cmdline() for child in children)
     interrupt(parent, children, signal.SIGINT, tmp_path)

@@ -45,7 +45,9 @@ def test_a_cpu_shows_the_recorded_trace_and_counts_nothing_of_it(bundled: None, 
     assert "idle_share" not in record.metrics
     shown = record.capture["recorded"]
     assert shown["note"] == NOTE and shown["metrics"]["idle_share"] > 0.5
-    assert NOTE in (folder / "plots" / "gaps.svg").read_text(), "a figure from it has to say so"
+    figure = (folder / "plots" / "gaps.svg").read_text()
+    assert NOTE in figure, "a figure from it has to say so"
+    assert f"analysed on {record.environment['machine']}" in figure
     report = (folder / "report.txt").read_text()
     assert "could not be captured" in report and NOTE in report
     idle, token = record.verdict
