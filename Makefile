@@ -24,7 +24,7 @@ doctor: $(READY)
 	@$(PY) -m harness.doctor
 
 # On a machine with a GPU: runs the ladder, records the short traces, refreshes results/ (see CONTRIBUTING.md).
-gpu-check:
+gpu-check: $(READY)
 	bash results/gpu-check.sh
 
 # The README's table from the runs published in results/.

@@ -12,8 +12,9 @@ examples:
   ./nsys-run.sh +scope=baseline model=tiny_random
   ./nsys-run.sh -- python anything.py --some-option
 
-Works from any folder: the program runs where you are, and what is recorded goes to outputs/profile/
-in the project. `python -m harness --help` lists the scopes, `python -m harness.doctor` tests nsys.
+Works from any folder, and paths that you give are relative to where you are. A scope's run goes to
+outputs/ there (outputs=FOLDER for another); a program's recording to outputs/profile/ in the project.
+`python -m harness --help` lists the scopes, `python -m harness.doctor` tests nsys.
 TEXT
 }
 

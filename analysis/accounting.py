@@ -10,7 +10,7 @@ import pandas as pd
 from analysis import diagnose
 from analysis.gaps import classify, device_gaps
 from analysis.intervals import Ints, covered_ns
-from analysis.kernels import kernel_table, shorten
+from analysis.kernels import attention_backend, attention_counts, kernel_table, shorten
 from analysis.phases import (
     HARNESS_DOMAIN,
     ITERATION,
@@ -26,7 +26,8 @@ from analysis.trace import Trace, TraceInfo
 class Account:
     """Where the time of a traced window went. All columns ending in `_ns` are integer nanoseconds.
 
-    devices: device, name, window_ns, busy_ns, idle_ns, idle_share, kernels, work.
+    devices: device, name, window_ns, busy_ns, idle_ns, idle_share, kernels, work, attention_flash … (kernels
+        of each attention backend).
     gaps: device, start_ns, end_ns, dur_ns, cause, phase, before, after, api (the call that ended it).
     phases: see `analysis.phases.phase_table`.
     kernels: name, kind, count, total_ns, median_ns, busy_share, phases; the most expensive first.
@@ -63,8 +64,9 @@ def account(trace: Trace) -> Account:
 
     gaps = device_gaps(work, window)
     gaps["cause"] = classify(gaps, work, trace.api, launch)
-    phases = phase_table(ranges, work, enclosing, gaps)
-    devices = _device_table(work, window, trace.info)
+    backend = attention_backend(work["name"])
+    phases = phase_table(ranges, work, enclosing, gaps, backend)
+    devices = _device_table(work, backend, window, trace.info)
     return Account(
         window_ns=window,
         devices=devices,
@@ -108,7 +110,9 @@ def _launched_in(ranges: pd.DataFrame, api: pd.DataFrame, launch: Ints) -> Ints:
     return enclosing
 
 
-def _device_table(work: pd.DataFrame, window: tuple[int, int], info: TraceInfo) -> pd.DataFrame:
+def _device_table(
+    work: pd.DataFrame, backend: pd.Categorical, window: tuple[int, int], info: TraceInfo
+) -> pd.DataFrame:
     code, device = pd.factorize(work["device"], sort=True)
     code = code.astype(np.int64)
     start, end = work["start_ns"].to_numpy(), work["end_ns"].to_numpy()
@@ -126,7 +130,7 @@ def _device_table(work: pd.DataFrame, window: tuple[int, int], info: TraceInfo) 
     is_kernel = work["kind"].isin(["kernel", "graph"]).to_numpy()
     table["kernels"] = np.bincount(code[is_kernel], minlength=len(device))
     table["work"] = np.bincount(code, minlength=len(device))
-    return table
+    return table.join(attention_counts(backend, code, len(device)))
 
 
 def _describe(

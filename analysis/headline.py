@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from analysis.accounting import Account
-from analysis.phases import HARNESS_DOMAIN
+from analysis.phases import DECODE_STEP, HARNESS_DOMAIN
 
 _WAITS = {
     "launch": "waits for the host to launch",
@@ -34,7 +34,7 @@ class Focus:
 
 def focus(acc: Account) -> Focus:
     """The harness's decode phase where the trace has one with GPU work, otherwise the whole window."""
-    for name in ("decode", "decode.step"):
+    for name in ("decode", DECODE_STEP):
         row = acc.phase(name)
         if row is not None and row["work"] > 0:
             ours = acc.gaps["phase"].astype(object).fillna("")

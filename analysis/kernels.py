@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
-from analysis.trace import Trace
-
-if TYPE_CHECKING:
-    from analysis.accounting import Account
+from analysis.intervals import Ints
 
 # Names that say nothing without the class or the template argument they come with.
 _GENERIC = {"kernel", "Kernel", "Kernel2", "run", "device_kernel"}
@@ -32,6 +28,7 @@ _ATTENTION = {
     "efficient": re.compile(r"fmha_cutlass|mem_efficient|AttentionKernel"),
     "math": re.compile(r"softmax", re.IGNORECASE),
 }
+ATTENTION_COLUMNS = [f"attention_{backend}" for backend in _ATTENTION]
 
 
 @lru_cache(maxsize=100_000)
@@ -86,22 +83,28 @@ def kernel_table(
     )
 
 
-def attention_backends(source: Account | Trace) -> dict[str, int]:
-    """Launches per attention backend, told by kernel names.
+def attention_backend(names: pd.Series) -> pd.Categorical:
+    """The attention backend of each kernel, NA for all others; each distinct name is searched once.
 
-    flash, cudnn and efficient are fused attention. `math` counts softmax kernels, the sign of attention in
-    separate steps; a softmax outside attention (over the vocabulary, say) counts there as well.
+    `names` are full ones: a short name may have lost what gives the backend away. flash, cudnn and efficient
+    are fused attention. `math` is softmax kernels, the sign of attention in separate steps; a softmax outside
+    attention (over the vocabulary, say) counts there as well.
     """
-    if isinstance(source, Trace):
-        launches = source.work["name"].value_counts()
-    else:
-        launches = source.kernels.groupby("name")["count"].sum()
-    counts = dict.fromkeys(_ATTENTION, 0)
-    for name, count in launches.items():
-        backend = next((key for key, pattern in _ATTENTION.items() if pattern.search(str(name))), None)
-        if backend:
-            counts[backend] += int(count)
-    return counts
+    full = pd.Categorical(names)
+    code = [
+        next((code for code, pattern in enumerate(_ATTENTION.values()) if pattern.search(name)), -1)
+        for name in full.categories
+    ]
+    codes = np.array([*code, -1], dtype=np.int64)[full.codes]
+    return pd.Categorical.from_codes(codes, pd.Index(list(_ATTENTION), dtype=object))
+
+
+def attention_counts(backend: pd.Categorical, group: Ints, groups: int) -> pd.DataFrame:
+    """Kernels per group and backend: shape [groups, backends], columns as in ATTENTION_COLUMNS."""
+    known = np.asarray(backend.codes >= 0)
+    cell = group[known] * len(_ATTENTION) + backend.codes[known]
+    counts = np.bincount(cell, minlength=groups * len(_ATTENTION)).reshape(groups, len(_ATTENTION))
+    return pd.DataFrame(counts, columns=ATTENTION_COLUMNS)
 
 
 def _without_brackets(name: str) -> str:

@@ -2,46 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from analysis.phases import DECODE_STEP
+
 Iteration = Mapping[str, Any]  # {"iter_ns": int, "phases": {name: [ns, …]}}
 
-STEP = "decode.step"
 PHASES = ("features", "encode", "prefill", "decode")  # what an iteration consists of, in order
-
-
-def summary(values: Iterable[float]) -> dict[str, float]:
-    """count, median, p25, p75, p90, p99, iqr, min and max of some values (any unit); empty without values."""
-    data = np.asarray(list(values), dtype=float)
-    if data.size == 0:
-        return {}
-    p25, median, p75, p90, p99 = np.percentile(data, [25, 50, 75, 90, 99])
-    return {
-        "count": float(data.size),
-        "median": float(median),
-        "p25": float(p25),
-        "p75": float(p75),
-        "p90": float(p90),
-        "p99": float(p99),
-        "iqr": float(p75 - p25),
-        "min": float(data.min()),
-        "max": float(data.max()),
-    }
 
 
 def phase_ns(iteration: Iteration, name: str) -> int:
     """Total time of a phase in one iteration, ns; 0 if it has none. `decode` falls back on its steps."""
     phases = iteration["phases"]
-    durations = phases.get(name) or (phases.get(STEP) if name == "decode" else None) or []
+    durations = phases.get(name) or (phases.get(DECODE_STEP) if name == "decode" else None) or []
     return int(sum(durations))
 
 
 def steps_ms(iterations: Sequence[Iteration]) -> np.ndarray:
     """Decode steps, ms: shape [iterations, positions], NaN where an iteration decoded fewer."""
-    steps = [iteration["phases"].get(STEP, []) for iteration in iterations]
+    steps = [iteration["phases"].get(DECODE_STEP, []) for iteration in iterations]
     table = np.full((len(steps), max((len(one) for one in steps), default=0)), np.nan)
     for row, one in zip(table, steps, strict=True):
         row[: len(one)] = np.asarray(one, dtype=float) / 1e6
@@ -51,20 +33,28 @@ def steps_ms(iterations: Sequence[Iteration]) -> np.ndarray:
 def latency_metrics(iterations: Sequence[Iteration], audio_s: float = 0.0) -> dict[str, float]:
     """Medians over iterations with `.p25` and `.p75`: total_ms, features_ms, encode_ms, prefill_ms,
     decode_ms, ms_per_token (decode / number of decode steps); and tokens (decode steps of an iteration,
-    median) and real_time_factor (total / `audio_s`, if given)."""
+    median) and real_time_factor (total / `audio_s`, if given).
+
+    ms_per_token.p90 and .p99 are over the single decode steps of all iterations: the mean of an iteration
+    hides its slow steps.
+    """
+    if not iterations:
+        return {}
     samples = {"total_ms": [iteration["iter_ns"] / 1e6 for iteration in iterations]}
     for name in PHASES:
         values = [phase_ns(iteration, name) / 1e6 for iteration in iterations]
         if any(values):
             samples[f"{name}_ms"] = values
-    tokens = [len(iteration["phases"].get(STEP, [])) for iteration in iterations]
-    if tokens and all(tokens):
+    tokens = [len(iteration["phases"].get(DECODE_STEP, [])) for iteration in iterations]
+    metrics = {"tokens": float(np.median(tokens))}
+    if all(tokens):
         decode = [phase_ns(iteration, "decode") / 1e6 for iteration in iterations]
         samples["ms_per_token"] = [ms / count for ms, count in zip(decode, tokens, strict=True)]
+        p90, p99 = np.nanpercentile(steps_ms(iterations), [90, 99]).tolist()
+        metrics |= {"ms_per_token.p90": p90, "ms_per_token.p99": p99}
     if audio_s > 0:
         samples["real_time_factor"] = [ms / 1e3 / audio_s for ms in samples["total_ms"]]
-    metrics = {"tokens": float(np.median(tokens))} if tokens else {}
     for name, values in samples.items():
-        if found := summary(values):
-            metrics |= {name: found["median"], f"{name}.p25": found["p25"], f"{name}.p75": found["p75"]}
+        p25, median, p75 = np.percentile(values, [25, 50, 75]).tolist()
+        metrics |= {name: median, f"{name}.p25": p25, f"{name}.p75": p75}
     return metrics

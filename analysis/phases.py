@@ -12,9 +12,11 @@ import numpy as np
 import pandas as pd
 
 from analysis.intervals import Ints, covered_ns
+from analysis.kernels import attention_counts
 
 HARNESS_DOMAIN = "harness"  # the NVTX domain of this project's own ranges
 ITERATION = "iter"
+DECODE_STEP = "decode.step"
 
 
 def match_launches(work: pd.DataFrame, api: pd.DataFrame) -> Ints:
@@ -76,15 +78,15 @@ def innermost(ranges: pd.DataFrame, enclosing: Ints) -> Ints:
 
 
 def phase_table(
-    ranges: pd.DataFrame, work: pd.DataFrame, enclosing: Ints, gaps: pd.DataFrame
+    ranges: pd.DataFrame, work: pd.DataFrame, enclosing: Ints, gaps: pd.DataFrame, backend: pd.Categorical
 ) -> pd.DataFrame:
     """One row per (domain, name) of `ranges`.
 
     Columns: domain, name, count, wall_ns (host time inside), busy_ns (union of its work, per device),
     idle_ns (sum of the gaps that its work ended), launch_gap_ns (of these, the launch gaps), idle_share =
     idle / (idle + busy), kernels, work (kernels, copies and memsets), gap_median_ns, gap_p90_ns (NaN without
-    gaps). Phases that enclose others include
-    them. `enclosing` [work, levels] gives the ranges of each row of `work`.
+    gaps), attention_flash … (kernels of each attention backend). Phases that enclose others include them.
+    `enclosing` [work, levels] gives the ranges of each row of `work`, `backend` [work] its attention.
     """
     by_name = ranges.groupby(["domain", "name"], observed=True, sort=False)
     phase_of_range = np.asarray(by_name.ngroup(), dtype=np.int64)
@@ -115,7 +117,7 @@ def phase_table(
     table["work"] = np.bincount(phase, minlength=phases)
     table["gap_median_ns"] = durations.median().reindex(every)
     table["gap_p90_ns"] = durations.quantile(0.9).reindex(every)
-    return table
+    return table.join(attention_counts(backend[row], phase, phases))
 
 
 def memberships(phase_of_range: Ints, enclosing: Ints) -> tuple[Ints, Ints]:

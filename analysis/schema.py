@@ -17,6 +17,7 @@ WORK_TABLES = {
     "graph": "CUPTI_ACTIVITY_KIND_GRAPH_TRACE",  # --cuda-graph-trace=graph: no rows for the kernels inside
 }
 API_TABLE = "CUPTI_ACTIVITY_KIND_RUNTIME"
+THREAD_BITS = 0xFFFFFF  # globalTid packs VM, process and thread; globalPid is the same with thread 0
 EVENT_TABLES = (*WORK_TABLES.values(), API_TABLE, "NVTX_EVENTS")
 
 # ENUM_NSYS_EVENT_TYPE: push/pop and start/end ranges, of NVTX and of imported text files (nvtxt).

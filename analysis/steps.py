@@ -10,10 +10,9 @@ import pandas as pd
 
 from analysis.accounting import Account
 from analysis.kernels import shorten
-from analysis.phases import HARNESS_DOMAIN, ITERATION, match_launches
+from analysis.phases import DECODE_STEP, HARNESS_DOMAIN, ITERATION, match_launches
 from analysis.trace import Trace
 
-_STEP = "decode.step"
 _CLOSE_UP_WORK = 12
 _FALLBACK_WORK = 40  # pieces of work in the view of a trace without ranges
 
@@ -72,9 +71,9 @@ def typical_step(trace: Trace, acc: Account) -> View | None:
     steps = _step_ranges(trace, acc)
     if steps.empty:
         return _middle(trace, acc, launch)
-    longest_to_shortest = steps.assign(dur_ns=steps["end_ns"] - steps["start_ns"]).sort_values("dur_ns")
+    by_duration = steps.assign(dur_ns=steps["end_ns"] - steps["start_ns"]).sort_values("dur_ns")
     for row in _from_the_middle(len(steps)):
-        step = longest_to_shortest.iloc[row]
+        step = by_duration.iloc[row]
         own = _launched_by(trace, launch, step)
         if own.any():
             return _view_of(trace, acc, launch, step, own, len(steps))
@@ -96,7 +95,7 @@ def close_up(view: View) -> View | None:
 def _step_ranges(trace: Trace, acc: Account) -> pd.DataFrame:
     """The ranges of the phase whose steps are worth drawing."""
     phases = acc.phases[(acc.phases["work"] > 0) & (acc.phases["name"] != ITERATION)]
-    ours = phases[(phases["domain"] == HARNESS_DOMAIN) & (phases["name"] == _STEP)]
+    ours = phases[(phases["domain"] == HARNESS_DOMAIN) & (phases["name"] == DECODE_STEP)]
     phases = ours if len(ours) else phases.nlargest(1, "count")
     if phases.empty:
         return trace.ranges.iloc[:0]
@@ -127,7 +126,7 @@ def _view_of(
     lead = first - int(step["end_ns"])
     start = int(step["start_ns"]) if lead <= 0 else first - (last - first) // 20
     end = max(last, int(step["end_ns"])) if lead <= 0 else last
-    name = f"One {step['name']}" if step["name"] != _STEP else "One decode step"
+    name = f"One {step['name']}" if step["name"] != DECODE_STEP else "One decode step"
     return _build(trace, acc, launch, own, name, among, (start, end), max(lead, 0))
 
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import io
-
 import pandas as pd
 from rich import box
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -38,13 +36,6 @@ def tables(acc: Account) -> Group:
     if len(acc.kernels):
         parts.append(_kernels(acc))
     return Group(*parts)
-
-
-def as_text(acc: Account, width: int = 120) -> str:
-    """The same tables as plain text."""
-    out = io.StringIO()
-    Console(file=out, width=width, color_system=None).print(tables(acc))
-    return out.getvalue()
 
 
 def _devices(acc: Account) -> Table:

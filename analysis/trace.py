@@ -17,13 +17,6 @@ from analysis import schema
 from analysis.export import Export
 from analysis.intervals import nesting_levels
 
-_THREAD_BITS = 0xFFFFFF  # globalTid packs VM, process and thread; globalPid is the same with thread 0
-
-
-def pid(process: int) -> int:
-    """The operating system's process id, from a `process` column (nsys's globalPid)."""
-    return (process >> 24) & _THREAD_BITS
-
 
 @dataclass(frozen=True)
 class Gpu:
@@ -95,7 +88,7 @@ class Trace:
         rows = self._export.integers(schema.API_QUERY, 5) if has_api else np.empty((0, 5), dtype=np.int64)
         api = pd.DataFrame(
             {
-                "process": rows[:, 0] & ~_THREAD_BITS,
+                "process": rows[:, 0] & ~schema.THREAD_BITS,
                 "thread": rows[:, 0],
                 "correlation": rows[:, 1],
                 "name": _named(rows[:, 4], self._call_name),
@@ -120,7 +113,7 @@ class Trace:
             ["thread", "start_ns", "domain_id", "name"], kind="stable", ignore_index=True
         )
         thread = frame["thread"].to_numpy(dtype=np.int64)
-        process = thread & ~_THREAD_BITS
+        process = thread & ~schema.THREAD_BITS
         start = frame["start_ns"].to_numpy(dtype=np.int64)
         closed = frame["end_ns"].astype("Int64")
         end = closed.fillna(self._last_event_ns(start, closed)).to_numpy(dtype=np.int64)
@@ -192,7 +185,7 @@ class Trace:
     def _domains(self, columns: set[str]) -> dict[tuple[int, int], str]:
         """Domain ids are numbered per process."""
         rows = self._export.rows(schema.domains_query(columns)) if "domainId" in columns else []
-        return {(thread & ~_THREAD_BITS, domain): name for thread, domain, name in rows}
+        return {(thread & ~schema.THREAD_BITS, domain): name for thread, domain, name in rows}
 
     def _last_event_ns(self, range_start: npt.NDArray[np.int64], range_end: pd.Series) -> int:
         ends = [

@@ -9,16 +9,16 @@ from experiments.models import LoadedModel
 
 @torch.inference_mode()
 def margins(loaded: LoadedModel, features: torch.Tensor, tokens: list[int]) -> list[float]:
-    """Best minus second-best allowed logit at each position of `tokens`.
+    """Best minus second-best allowed logit at each position of `tokens`, and at the one after them.
 
     One teacher-forced pass of the transformers model, whichever decoder chose the tokens: where two decoders
-    part, a margin near the rounding of the dtype says that either choice was as good.
+    part, a margin near the rounding of the dtype says that either choice was as good. The last margin is that
+    of the end token (absent where the decoder's positions are used up).
     features: [1, n_mels, 3000].
     """
-    if not tokens:
-        return []
     prompt = len(loaded.prompt)
-    ids = torch.tensor([[*loaded.prompt, *tokens[:-1]]], device=features.device)
+    ids = torch.tensor([[*loaded.prompt, *tokens]], device=features.device)
+    ids = ids[:, : loaded.model.config.max_target_positions]
     logits = loaded.model(features, decoder_input_ids=ids).logits[0, prompt - 1 :].float()
     logits[:, list(loaded.suppress)] = -torch.inf
     logits[0, list(loaded.begin_suppress)] = -torch.inf

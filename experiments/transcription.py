@@ -5,6 +5,7 @@ The module is importable without torch: `check` runs in the parent process, `bui
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,17 @@ def check(cfg: Mapping[str, Any]) -> None:
     """Refuse options that don't go together and audio that can't be used; raises UserError."""
     Options.from_config(cfg)
     audio.check(cfg["audio"]["path"], cfg["audio"]["max_seconds"])
+
+
+def inputs(cfg: Mapping[str, Any]) -> dict[str, Any]:
+    """What the tokens depend on: the model as configured, the sound by file name and content."""
+    files = audio.sound_files(cfg["audio"]["path"])
+    return {
+        "model": cfg["model"],
+        "language": cfg["audio"]["language"],
+        "max_new_tokens": cfg["max_new_tokens"],
+        "sound": {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files},
+    }
 
 
 def build(cfg: Mapping[str, Any], device: str) -> Transcription:
@@ -84,20 +96,25 @@ class Transcription:
 
     def transcripts(self) -> list[dict[str, Any]]:
         """Tokens, text and the margin of each choice, window by window; not timed."""
-        from experiments.margins import margins
-
         clock = PhaseClock(HostTimer(), NvtxAnnotator())
         return [
             {
                 "source": clip.source,
                 "window": index,
                 "tokens": tokens,
-                "margins": margins(self._loaded, self._log_mel(pcm, clock), tokens),
+                "margins": self._margins(self._log_mel(pcm, clock), tokens),
                 "text": self._loaded.text(tokens),
                 "reference": clip.reference if len(clip.windows()) == 1 else None,
             }
             for (clip, index, pcm), tokens in zip(self._windows, self._transcribe(clock), strict=True)
         ]
+
+    def _margins(self, features: torch.Tensor, tokens: list[int]) -> list[float]:
+        from experiments.attention import kernels
+        from experiments.margins import margins
+
+        with kernels(self._options.attention, self._device):
+            return margins(self._loaded, features, tokens)
 
     def describe(self) -> dict[str, Any]:
         """What ran, for the record."""

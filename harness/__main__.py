@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import os
-import sqlite3
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
-from harness import usage
-from harness.errors import ExitCode, UserError
+from harness import settings, usage
+from harness.errors import ExitCode
 from harness.processes import terminate_like_interrupt
 from harness.record import utc_now
 from harness.report import screen
@@ -32,8 +30,9 @@ class Session:
     outputs: Path | None = None
     sweep_folder: Path | None = None
 
-    def make_sweep_folder(self, outputs: str) -> str:
-        """The resolver behind hydra.sweep.dir."""
+    def make_sweep_folder(self, outputs: Any) -> str:
+        """The resolver behind hydra.sweep.dir, called before any job is checked."""
+        settings.check({"outputs": outputs}, {"outputs": settings.FOLDER})
         self.outputs = Path(outputs)
         self.sweep_folder = self.outputs / "sweeps" / utc_now()
         return str(self.sweep_folder)
@@ -42,9 +41,9 @@ class Session:
         """One job. Its failure is noted and not raised, so that the others of a sweep still run."""
         from harness import plan, run  # here, and not above, for --help to answer at once
 
-        record, error = None, None
-        scope = str(cfg.name)
+        record, error, scope = None, None, ""
         try:
+            scope = str(cfg.name)
             if cfg.name is None:
                 raise usage.no_scope()
             made = plan.make(cfg)
@@ -54,8 +53,8 @@ class Session:
                 overrides = list(HydraConfig.get().overrides.task)
                 record = run.execute(made, [sys.executable, *sys.orig_argv[1:]], overrides, self.out)
                 error = run.error_of(record)
-        except UserError as problem:
-            error = problem
+        except Exception as problem:
+            error = usage.explain(problem)
         if error:
             print(error.report(), file=sys.stderr)
         self.outcomes.append(Outcome(scope, record, error))
@@ -70,7 +69,7 @@ def main() -> int:
     # Hydra prints tracebacks of its own unless it is told to raise.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     session = Session()
-    OmegaConf.register_new_resolver("harness.scopes", usage.scopes_with_summaries, replace=True)
+    usage.register_resolvers()
     OmegaConf.register_new_resolver(
         "harness.sweep_folder", session.make_sweep_folder, use_cache=True, replace=True
     )
@@ -81,18 +80,13 @@ def main() -> int:
             start()
         except KeyboardInterrupt:
             code = ExitCode.INTERRUPTED
-        except (HydraException, OmegaConfBaseException) as error:
-            code = _fail(usage.explain(error))
-        except (OSError, sqlite3.Error) as error:
-            code = _fail(UserError(f"cannot write: {error}", "outputs=FOLDER", ExitCode.STORAGE))
+        except Exception as error:
+            problem = usage.explain(error)
+            print(problem.report(), file=sys.stderr)
+            code = problem.exit_code
     if session.sweep_folder and session.outputs and session.sweep_folder.exists():
         close(session.sweep_folder, session.outcomes, session.outputs, session.out)
     return session.exit_code() if code is None else code
-
-
-def _fail(error: UserError) -> int:
-    print(error.report(), file=sys.stderr)
-    return error.exit_code
 
 
 if __name__ == "__main__":

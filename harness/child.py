@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import errno
 import gc
 import sys
 import time
@@ -17,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from harness import environment, workload
 from harness.capture import capture_for
-from harness.errors import ExitCode, UserError
+from harness.errors import ExitCode, UserError, disk_is_full
 from harness.phases import ITER, Annotator, CudaTimer, HostTimer, NvtxAnnotator, PhaseClock, SilentAnnotator
 from harness.plan import MEASURE_JSON, TRACED_JSON
 from harness.progress import report
@@ -38,7 +37,7 @@ def main(argv: list[str] | None = None) -> int:
         results |= _perform(role, cfg, run)
     except Exception as error:
         traceback.print_exc()  # into the log
-        problem = _explain(error)
+        problem = _explain(error, cfg.device)
         code = problem.exit_code
         results["error"] = {"message": str(problem), "hint": problem.hint, "exit_code": int(code)}
     write_json(run / (MEASURE_JSON if role == "measure" else TRACED_JSON), results)
@@ -112,16 +111,29 @@ def _environment(device: str) -> dict[str, Any]:
     return stamp
 
 
-def _explain(error: Exception) -> UserError:
+def _explain(error: Exception, device: str) -> UserError:
     if isinstance(error, UserError):
         return error
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if disk_is_full(error):
         return UserError(f"the disk is full: {error}", exit_code=ExitCode.STORAGE)
+    if device == "cuda" and _cuda_fails():
+        return UserError(
+            f"PyTorch can't use the GPU: {str(error).splitlines()[0]}",
+            "python -m harness.doctor says what is missing; device=cpu runs without the GPU",
+            ExitCode.MACHINE,
+        )
     if type(error).__name__ == "OutOfMemoryError":
         return UserError(
             f"out of GPU memory: {str(error).splitlines()[0]}", "a smaller model", ExitCode.MACHINE
         )
     return UserError(f"unexpected {type(error).__name__}: {error}", exit_code=ExitCode.BUG)
+
+
+def _cuda_fails() -> bool:
+    """Whether this PyTorch and this driver don't work together (a CPU build, a driver that is too old)."""
+    import torch
+
+    return not torch.cuda.is_available()
 
 
 if __name__ == "__main__":

@@ -58,18 +58,14 @@ def digest(trace_path: Path, plots: Path, stamp: Stamp) -> Digest:
     """Analyse a trace and draw gaps and timeline into `plots`. UserError (TRACE) if it has no GPU work."""
     from analysis import Trace, account, diagnose
     from analysis import plots as draw
-    from analysis.kernels import attention_backends
     from analysis.metrics import metrics
 
     with _as_user_error(), Trace.open(trace_path) as trace:
         diagnose.require_gpu_work(trace)
         acc = account(trace)
-        attention = attention_backends(trace)
-        attention["other"] = sum(attention.values()) - attention["flash"]
-        values = metrics(acc) | {f"attention_kernels.{name}": float(n) for name, n in attention.items()}
         paths = draw.save(draw.gaps(acc, stamp), plots, "gaps")
         paths += draw.save(draw.timeline(trace, acc, stamp), plots, "timeline")
-    return Digest(acc, values, paths)
+    return Digest(acc, metrics(acc), paths)
 
 
 @contextmanager

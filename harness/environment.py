@@ -44,25 +44,30 @@ def packages() -> dict[str, str | None]:
 
 
 def git(folder: Path) -> dict[str, Any]:
-    """`commit`, whether the tree is `dirty`, and a hash of its `diff`; None outside a repository."""
+    """`commit`, whether the tree is `dirty`, and a hash of what differs from the commit, new files included.
+
+    None for what can't be known, outside a repository.
+    """
+    # A copy of the tree without its history is what its sender says.
+    if copied := os.environ.get("HARNESS_COMMIT"):
+        return {"commit": copied, "dirty": None, "diff": None}
 
     def ask(*arguments: str) -> str | None:
         command = ["git", "-C", str(folder), *arguments]
         with suppress(OSError, subprocess.TimeoutExpired):
             answer = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=10)
-            return answer.stdout.strip() if answer.returncode == 0 else None
+            return answer.stdout if answer.returncode == 0 else None
         return None
 
-    # A copy of the tree without its history is what its sender says.
-    if copied := os.environ.get("HARNESS_COMMIT"):
-        return {"commit": copied, "dirty": False, "diff": None}
-    status = ask("status", "--porcelain")
-    diff = ask("diff", "HEAD")
-    return {
-        "commit": ask("rev-parse", "HEAD"),
-        "dirty": bool(status) if status is not None else None,
-        "diff": hashlib.sha256(diff.encode()).hexdigest()[:12] if diff else None,
-    }
+    commit = ask("rev-parse", "HEAD")
+    if commit is None:
+        return {"commit": None, "dirty": None, "diff": None}
+    changes = (ask("diff", "HEAD") or "").encode()
+    for name in (ask("ls-files", "--others", "--exclude-standard", "-z") or "").split("\0"):
+        with suppress(OSError):
+            changes += name.encode() + (folder / name).read_bytes() if name else b""
+    diff = hashlib.sha256(changes).hexdigest()[:12] if changes else None
+    return {"commit": commit.strip(), "dirty": diff is not None, "diff": diff}
 
 
 def gpu() -> dict[str, Any] | None:

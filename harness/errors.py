@@ -1,5 +1,7 @@
 """What a user can do wrong, and the exit code that each kind of trouble ends with."""
 
+import errno
+import sqlite3
 from enum import IntEnum
 
 
@@ -28,3 +30,10 @@ class UserError(Exception):
     def report(self) -> str:
         """The text that a command prints on stderr."""
         return f"error: {self}" + (f"\n  try: {self.hint}" if self.hint else "")
+
+
+def disk_is_full(error: BaseException) -> bool:
+    """Whether an error says that a disk, or the user's share of it, has no space left."""
+    if isinstance(error, OSError):
+        return error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -14,7 +13,7 @@ from typing import Any, cast
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from harness import environment, workload
+from harness import environment, settings, workload
 from harness.capture import capture_for
 from harness.capture.base import Capture
 from harness.errors import ExitCode, UserError
@@ -24,15 +23,17 @@ CAPTURES = ("auto", "nsys", "kineto", "none")
 MEASURE_JSON = "measure.json"
 TRACED_JSON = "traced.json"
 
-# What a run's results don't depend on.
-_NOT_FINGERPRINTED = ("outputs", "dry_run", "resume")
-# What two runs must share for their tokens to be comparable.
-_INPUTS = ("workload", "model", "audio", "max_new_tokens", "device")
+# What a run's results don't depend on, and what its inputs stand for.
+_NOT_FINGERPRINTED = ("outputs", "dry_run", "resume", *workload.INPUT_SECTIONS)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """One run, checked: the configuration has its device and capture backend filled in."""
+    """One run, checked: the configuration has its device and capture backend filled in.
+
+    inputs: hash of what two runs must share for their tokens to be comparable; fingerprint: hash of all that
+    a run's results depend on. Neither depends on where the project or its sound lies.
+    """
 
     config: DictConfig
     capture: Capture
@@ -73,44 +74,64 @@ def make(cfg: DictConfig) -> Plan:
         raise UserError(f"the configuration can't be resolved: {_first_line(error)}") from None
     if missing := sorted(OmegaConf.missing_keys(cfg)):
         raise UserError(f"{missing[0]} has no value", f"{missing[0]}=VALUE")
-    check_values(cfg)
+    settings.check(cfg, RULES)
     cfg = cfg.copy()
     cfg.device = resolve_device(cfg.device)
-    workload.load(cfg.workload).check(cfg)
+    read = _inputs(cfg)
     capture = capture_for(cfg.capture, cfg.device)
     capture.check(cfg.device)
     cfg.capture = capture.name
     stamp = environment.stamp(cfg.device)
-    settings = cast(dict[str, Any], OmegaConf.to_container(cfg))
-    fingerprinted = {key: value for key, value in settings.items() if key not in _NOT_FINGERPRINTED}
+    chosen = {key: value for key, value in _plain(cfg).items() if key not in _NOT_FINGERPRINTED}
     return Plan(
         config=cfg,
         capture=capture,
         environment=stamp,
-        fingerprint=_sha256([fingerprinted, stamp["git"], stamp["machine"], stamp["packages"]]),
-        inputs=_sha256([settings[key] for key in _INPUTS]),
+        fingerprint=_sha256([chosen, read, stamp["git"], stamp["machine"], stamp["packages"]]),
+        inputs=_sha256([cfg.workload, cfg.device, read]),
     )
 
 
-def check_values(cfg: DictConfig) -> None:
-    """The harness's own keys; those of the workload are checked by the workload."""
-    if not re.fullmatch(r"\w[\w.+-]*", str(cfg.name)):
-        raise UserError(f"a scope's name can't be {cfg.name!r}: runs are stored in a folder of that name")
-    _choice("device", cfg.device, DEVICES)
-    _choice("capture", cfg.capture, CAPTURES)
-    for role in ("measure", "trace"):
-        _number(f"{role}.warmup", cfg[role].warmup, 0)
-        _number(f"{role}.iterations", cfg[role].iterations, 1)
-    for key in ("dry_run", "resume"):
-        if not isinstance(cfg[key], bool):
-            raise UserError(f"{key}={cfg[key]} is neither true nor false")
-    for item in cfg.hypothesis.expect:
-        bounds = [b for b in ("at_most", "at_least") if isinstance(item.get(b), int | float)]
-        if not item.get("metric") or len(bounds) != 1 or len(item) != 2:
-            raise UserError(
-                f"hypothesis.expect has an item that can't be judged: {OmegaConf.to_container(item)}",
-                "items like {metric: decode.idle_share, at_most: 0.1}",
-            )
+def _inputs(cfg: DictConfig) -> dict[str, Any]:
+    """What the workload reads, once it has agreed to the configuration."""
+    try:
+        module = workload.load(cfg.workload)
+        module.check(cfg)
+        return workload.inputs(module, _plain(cfg))
+    except OSError as error:
+        raise UserError(f"the input can't be read: {error}", exit_code=ExitCode.INPUT) from None
+
+
+def _can_be_judged(expectations: Any) -> bool:
+    return isinstance(expectations, Sequence) and all(
+        isinstance(item, Mapping)
+        and isinstance(item.get("metric"), str)
+        and len(item) == 2
+        and (settings.is_number(item.get("at_most")) or settings.is_number(item.get("at_least")))
+        for item in expectations
+    )
+
+
+# The harness's own settings; those of the workload are checked by the workload.
+RULES = {
+    "name": settings.text("a scope's name: runs are stored in a folder of that name", r"\w[\w.+-]*"),
+    "workload": settings.text("the name of a Python module", r"[^\W\d]\w*(\.[^\W\d]\w*)*"),
+    "device": settings.one_of(*DEVICES),
+    "measure.warmup": settings.whole(0),
+    "measure.iterations": settings.whole(1),
+    "trace.warmup": settings.whole(0),
+    "trace.iterations": settings.whole(1),
+    "capture": settings.one_of(*CAPTURES),
+    "compare_with": settings.text("a scope's name").or_null(),
+    "hypothesis.claim": settings.text("text", r"(?s).*"),
+    "hypothesis.expect": settings.Rule(
+        "a list of items like {metric: decode.idle_share, at_most: 0.1} or {..., at_least: ...}",
+        _can_be_judged,
+    ),
+    "outputs": settings.FOLDER,
+    "dry_run": settings.FLAG,
+    "resume": settings.FLAG,
+}
 
 
 def resolve_device(wanted: str, gpu: Callable[[], dict[str, Any] | None] = environment.gpu) -> str:
@@ -129,14 +150,8 @@ def resolve_device(wanted: str, gpu: Callable[[], dict[str, Any] | None] = envir
     return "cpu"
 
 
-def _choice(key: str, value: Any, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise UserError(f"{key}={value} is not one of {', '.join(allowed)}")
-
-
-def _number(key: str, value: Any, least: int) -> None:
-    if type(value) is not int or value < least:
-        raise UserError(f"{key}={value} is not a whole number of at least {least}")
+def _plain(cfg: DictConfig) -> dict[str, Any]:
+    return cast(dict[str, Any], OmegaConf.to_container(cfg))
 
 
 def _sha256(value: Any) -> str:

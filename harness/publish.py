@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import argparse
 import shutil
+import sqlite3
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
+from analysis import TraceError
 from harness.environment import PROJECT
-from harness.errors import UserError
+from harness.errors import ExitCode, UserError
 from harness.plan import MEASURE_JSON
 from harness.record import Record
 from harness.results import newest_per_scope
@@ -35,26 +38,31 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(error.report(), file=sys.stderr)
         return error.exit_code
-    return 0
+    except (OSError, sqlite3.Error, TraceError) as error:
+        print(UserError(f"nothing was published: {error}").report(), file=sys.stderr)
+        return ExitCode.STORAGE
+    return ExitCode.OK
 
 
 def publish(outputs: Path, into: Path) -> list[Path]:
     """Copy the newest finished run of each scope of `outputs` and return the new folders.
 
-    Earlier runs of the same scopes in `into` are replaced.
+    Earlier runs of the same scopes in `into` are replaced, once all the new ones are there.
     """
     if not (outputs / NAME).exists():
         raise UserError(f"{outputs / NAME} does not exist", "the outputs folder of a sweep")
     store = Store(outputs)
     runs = [run["id"] for run in newest_per_scope(store.runs())]
     store.close()
-    published = []
-    for run in runs:
-        folder = into / run
-        shutil.rmtree(folder.parent, ignore_errors=True)
-        _copy(outputs, run, folder)
-        published.append(folder)
-    return published
+    into.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=into, prefix=".new-") as new:
+        for run in runs:
+            _copy(outputs, run, Path(new) / run)
+        for run in runs:
+            scope = (into / run).parent
+            shutil.rmtree(scope, ignore_errors=True)
+            (Path(new) / run).parent.rename(scope)
+    return [into / run for run in runs]
 
 
 def _copy(outputs: Path, run: str, folder: Path) -> None:

@@ -34,6 +34,11 @@ def day(stamp: str) -> str:
     return parse_utc(stamp).date().isoformat()
 
 
+def code_label(commit: str | None, dirty: bool | None) -> str:
+    """A state of the code in a few letters: "1a2b3c4", with "+changes" if the tree was not that commit's."""
+    return f"{commit[:7]}{'+changes' if dirty else ''}" if commit else "no commit"
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write a JSON file that is either whole or absent."""
     temporary = path.with_name(path.name + ".tmp")

@@ -5,35 +5,49 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
 
 from harness.environment import PROJECT
-from harness.metrics import source_of
 from harness.publish import PACKED_TRACE
-from harness.record import day
+from harness.record import code_label, day
 
 FOLDER = PROJECT / "results"
+# What a configuration says beside the mechanisms that it switches on: what they work on, and how it is run.
+WHAT = ("name", "model", "audio", "max_new_tokens", "device")
+HOW = ("measure", "trace", "capture", "compare_with", "hypothesis", "outputs", "dry_run", "resume")
 
 
 @dataclass(frozen=True)
 class RecordedTrace:
-    """A bundled trace; `note` is what every figure and table made from it has to say."""
+    """A bundled trace: the start of what a published run recorded.
+
+    note: what every figure and table made from it has to say; model: whose trace it is; metrics: those of the
+    whole run, by flat name.
+    """
 
     trace: Path
     note: str
-    measured: dict[str, float]
+    model: str
+    metrics: dict[str, float]
 
 
-def find(scope: str) -> RecordedTrace | None:
-    """The newest published trace of a scope (results/<machine>/<scope>/<utc>/), if there is one."""
-    traces = sorted(FOLDER.glob(f"*/{scope}/*/{PACKED_TRACE}"), key=lambda trace: trace.parent.name)
-    if not traces:
+def find(cfg: DictConfig) -> RecordedTrace | None:
+    """The newest published trace (results/<machine>/<scope>/<utc>/) of the mechanisms that `cfg` switches on.
+
+    None if these were not recorded: another mechanism's gaps would say nothing about this one's.
+    """
+    wanted = _mechanisms(cfg)
+    traces = sorted(FOLDER.glob(f"*/*/*/{PACKED_TRACE}"), key=lambda trace: trace.parent.name)
+    same = [t for t in traces if _mechanisms(OmegaConf.load(t.parent / "config.yaml")) == wanted]
+    if not same:
         return None
-    trace = traces[-1]
-    run = json.loads((trace.parent / "run.json").read_text())
-    commit = run["environment"]["git"]["commit"]
-    parts = [run["environment"]["machine"], day(run["started_utc"]), commit[:7] if commit else "no commit"]
-    return RecordedTrace(
-        trace=trace,
-        note=f"recorded on {', '.join(parts)}",
-        measured={name: value for name, value in run["metrics"].items() if source_of(name) == "measured"},
-    )
+    run = json.loads((same[-1].parent / "run.json").read_text())
+    git = run["environment"]["git"]
+    parts = run["environment"]["machine"], day(run["started_utc"]), code_label(git["commit"], git["dirty"])
+    return RecordedTrace(same[-1], f"recorded on {', '.join(parts)}", run["model"], run["metrics"])
+
+
+def _mechanisms(cfg: Any) -> dict[str, Any]:
+    return {key: value for key, value in cfg.items() if key not in (*WHAT, *HOW)}

@@ -14,7 +14,7 @@ from rich.box import SIMPLE
 from rich.table import Table
 
 from harness.errors import ExitCode, UserError
-from harness.record import Record, day
+from harness.record import Record, code_label, day
 from harness.report import screen
 from harness.store import NAME, Store
 
@@ -22,7 +22,7 @@ BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 HEADER = (
     "scope",
     "ms per token (p25–p75)",
-    "encoder, ms",
+    "encoder, ms (p25–p75)",
     "idle",
     "idle in decode",
     "median gap, µs",
@@ -46,11 +46,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def list_runs(arguments: argparse.Namespace) -> int:
     """All runs, oldest first."""
-    table = Table("run", "status", "model", "device", "commit", "error", box=SIMPLE)
+    table = Table("run", "status", "model", "device", "code", "error", box=SIMPLE)
     store = _open(arguments.db)
     for run in store.runs():
-        commit = (run["commit"] or "")[:7]
-        table.add_row(run["id"], run["status"], run["model"], run["device"], commit, run["error"] or "")
+        code = code_label(run["commit"], run["dirty"])
+        table.add_row(run["id"], run["status"], run["model"], run["device"], code, run["error"] or "")
     store.close()
     screen().print(table)
     return ExitCode.OK
@@ -101,10 +101,10 @@ def rebuild(arguments: argparse.Namespace) -> int:
 
 
 def newest_per_scope(runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The newest finished run of each scope among those that share machine, model and device with the newest
-    of all, in the order in which they were made."""
+    """The newest finished run of each scope among those that share machine and inputs (model, audio, device,
+    number of tokens) with the newest of all, in the order in which they were made."""
     finished = [run for run in runs if run["status"] == "finished"]
-    same = ("machine", "model", "device")
+    same = ("machine", "inputs")
     alike = [run for run in finished if all(run[key] == finished[-1][key] for key in same)]
     newest = {run["scope"]: run for run in alike}
     return sorted(newest.values(), key=lambda run: run["started_utc"])
@@ -116,14 +116,16 @@ def table_row(run: dict[str, Any], metrics: dict[str, float]) -> list[str]:
     def cell(name: str, form: Callable[[float], str]) -> str:
         return form(metrics[name]) if name in metrics else "–"
 
-    spread = "–"
-    if "ms_per_token" in metrics:
-        low, high = metrics["ms_per_token.p25"], metrics["ms_per_token.p75"]
-        spread = f"{metrics['ms_per_token']:.3f} ({low:.3f}–{high:.3f})"
+    def spread(name: str, digits: int) -> str:
+        if name not in metrics:
+            return "–"
+        median, low, high = (f"{metrics[name + end]:.{digits}f}" for end in ("", ".p25", ".p75"))
+        return f"{median} ({low}–{high})"
+
     return [
         run["scope"],
-        spread,
-        cell("encode_ms", "{:.2f}".format),
+        spread("ms_per_token", 3),
+        spread("encode_ms", 2),
         cell("idle_share", "{:.1%}".format),
         cell("decode.idle_share", "{:.1%}".format),
         cell("gap_median_us", "{:.1f}".format),
@@ -155,7 +157,7 @@ def markdown(rows: Sequence[Sequence[str]]) -> str:
 def origin(runs: Sequence[dict[str, Any]]) -> str:
     """Where the numbers come from: machine, model, date and commit."""
     dates = sorted({day(run["started_utc"]) for run in runs})
-    commits = sorted({run["commit"][:7] if run["commit"] else "no commit" for run in runs})
+    commits = sorted({code_label(run["commit"], run["dirty"]) for run in runs})
     days = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
     return f"{runs[-1]['machine']}, {runs[-1]['model']}, {days}, {', '.join(commits)}"
 

@@ -17,10 +17,10 @@ from omegaconf import OmegaConf
 from rich.console import Console
 
 from harness import digest, processes, recorded, report, verdict
-from harness.errors import ExitCode, UserError
+from harness.errors import ExitCode, UserError, disk_is_full
 from harness.plan import MEASURE_JSON, TRACED_JSON, Plan
 from harness.progress import Bar
-from harness.record import Record, create_folder, day, drop_ballast, utc_now
+from harness.record import Record, code_label, create_folder, day, drop_ballast, utc_now
 from harness.store import Store
 
 if TYPE_CHECKING:
@@ -71,8 +71,8 @@ def stamp_of(record: Record, profiled: bool) -> Stamp:
     from analysis.plots import Stamp
 
     git = record.environment["git"]
-    commit = git["commit"][:7] + ("+changes" if git["dirty"] else "") if git["commit"] else ""
-    return Stamp(record.environment["machine"], commit, day(record.started_utc), profiled)
+    code = code_label(git["commit"], git["dirty"])
+    return Stamp(record.environment["machine"], code, day(record.started_utc), profiled)
 
 
 def _finished(plan: Plan, store: Store) -> Record | None:
@@ -185,18 +185,18 @@ class _Run:
         from analysis.text import tables
 
         self.report.say("No GPU here: gaps, idle time and kernels of this run could not be captured.")
-        bundled = recorded.find(self.record.scope)
+        bundled = recorded.find(self.plan.config)
         if bundled is None:
-            self.report.say(f"There is no recorded trace of {self.record.scope} to show instead.")
+            self.report.say("There is no recorded trace of these settings to show instead.")
             return
         stamp = replace(stamp_of(self.record, profiled=True), recorded=bundled.note)
         found = digest.digest(bundled.trace, self.plots, stamp)
         self.record.capture["recorded"] = {
             "trace": str(bundled.trace.relative_to(recorded.FOLDER)),
             "note": bundled.note,
-            "metrics": found.metrics | bundled.measured,
+            "metrics": found.metrics | bundled.metrics,  # the whole run has the last word
         }
-        self.report.say(f"Instead, a trace {bundled.note}:")
+        self.report.say(f"Instead, the first steps of {bundled.model}, {bundled.note}:")
         self.report.say(tables(found.account))
         self._add(found.plots)
 
@@ -244,11 +244,11 @@ class _Run:
         self.record.artifacts += [str(Path(path).relative_to(self.folder)) for path in plots]
 
     def _explain(self, error: Exception) -> UserError:
-        """Any failure as something to tell the user. A full disk shows in many ways: ask the disk itself."""
-        if shutil.disk_usage(self.folder).free < _FULL_BYTES:
-            # A recording that can't be used any more makes room.
-            for path in self.folder.glob("trace.*"):
-                path.unlink(missing_ok=True)
+        """Any failure as something to tell the user. A full disk shows in many ways: ask the disk, too."""
+        if disk_is_full(error) or shutil.disk_usage(self.folder).free < _FULL_BYTES:
+            if self.record.capture["trace"] is None:  # a recording that can't be used any more makes room
+                for path in self.folder.glob("trace.*"):
+                    path.unlink(missing_ok=True)
             return UserError(
                 f"the disk of {self.plan.outputs} is full; the run is marked as failed",
                 "free some space, or outputs=FOLDER on another disk",

@@ -50,8 +50,13 @@ def _create_tables(db: Database) -> None:
     )
 
 
+def _add_dirty(db: Database) -> None:
+    if "dirty" not in db["runs"].columns_dict:  # a migration may have been cut off before it was counted
+        db.execute("alter table runs add column dirty integer")
+
+
 # The database's version is the number of these that it has seen. Only ever append.
-MIGRATIONS: tuple[Callable[[Database], None], ...] = (_create_tables,)
+MIGRATIONS: tuple[Callable[[Database], None], ...] = (_create_tables, _add_dirty)
 
 
 class Store:
@@ -189,6 +194,7 @@ def _run_row(record: Record) -> dict[str, Any]:
     return {name: getattr(record, name) for name in same} | {
         "machine": record.environment["machine"],
         "commit": record.environment["git"]["commit"],
+        "dirty": record.environment["git"]["dirty"],
         "fingerprint": record.fingerprint,
         "inputs": record.inputs,
         "tokens_match": json.dumps(record.tokens_match) if record.tokens_match else None,

@@ -75,10 +75,22 @@ def _ladder(finished: Sequence[Record], folder: Path) -> list[Path]:
         "kernels_per_token": "kernels_per_token",
         "encode_ms": "encode_ms",
     }
+    labels = _labels(finished)
     rows = [
-        {"scope": record.scope}
-        | {column: record.metrics.get(name, math.nan) for column, name in columns.items()}
-        for record in finished
+        {"scope": label} | {column: record.metrics.get(name, math.nan) for column, name in columns.items()}
+        for label, record in zip(labels, finished, strict=True)
     ]
     figure = plots.ladder(pd.DataFrame(rows), stamp_of(finished[-1], profiled=False))
     return [Path(path) for path in plots.save(figure, folder, "ladder")]
+
+
+def _labels(records: Sequence[Record]) -> list[str]:
+    """Scopes' names; where one occurs more than once, with the overrides in which its runs differ."""
+    every = [set(record.overrides) for record in records]
+    shared = set.intersection(*every)
+    labels = []
+    for record, overrides in zip(records, every, strict=True):
+        twice = sum(other.scope == record.scope for other in records) > 1
+        own = sorted(o for o in overrides - shared if not o.startswith("+scope=")) if twice else []
+        labels.append(" ".join([record.scope, *own]))
+    return labels

@@ -1,21 +1,34 @@
-"""What can be typed: the scopes for --help, and Hydra's complaints as one clear message."""
+"""What can be typed: the scopes for --help, and whatever went wrong as one clear message."""
 
 from __future__ import annotations
 
 import difflib
 import re
+import sqlite3
+import sys
+import tempfile
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import MissingConfigException
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from harness.environment import PROJECT
-from harness.errors import UserError
+from harness.errors import ExitCode, UserError
 
 CONF = PROJECT / "conf"
+
+
+def register_resolvers() -> None:
+    """What conf/ uses: ${harness.scopes:} for --help, ${harness.project:} for files of the project."""
+    OmegaConf.register_new_resolver("harness.scopes", scopes_with_summaries, replace=True)
+    OmegaConf.register_new_resolver("harness.project", lambda: str(PROJECT), replace=True)
 
 
 def scopes_with_summaries() -> str:
@@ -32,12 +45,36 @@ def no_scope() -> UserError:
 
 
 def explain(error: Exception) -> UserError:
+    """Any failure of the command outside a run as something to tell the user."""
+    if isinstance(error, UserError):
+        return error
+    if isinstance(error, HydraException | OmegaConfBaseException):
+        return _misuse(error)
+    if isinstance(error, ValueError) and str(error).startswith("Config group override must be"):
+        return _no_choice()
+    if isinstance(error, OSError | sqlite3.Error):
+        return UserError(f"cannot write: {error}", "outputs=FOLDER", ExitCode.STORAGE)
+    message = f"unexpected {type(error).__name__}: {_first_line(error)}"
+    return UserError(message, _kept_traceback(error), ExitCode.BUG)
+
+
+def _kept_traceback(error: Exception) -> str:
+    """Where the traceback can be read: a file of its own, as there is no run folder yet."""
+    try:
+        with tempfile.NamedTemporaryFile("w", prefix="harness-", suffix=".log", delete=False) as log:
+            traceback.print_exception(error, file=log)
+    except OSError as problem:
+        return f"set TMPDIR to a folder that is writable, for the traceback ({problem})"
+    return f"see {log.name}"
+
+
+def _misuse(error: Exception) -> UserError:
     """A Hydra or OmegaConf error as a UserError that names what is valid."""
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, choice = str(error.missing_cfg_file).rpartition("/")
         if error.options:
             return UserError(f"there is no {group} named {choice!r}", f"one of: {', '.join(error.options)}")
-    text = str(error).strip()
+    text = re.sub(r"^\w+ raised while resolving interpolation: ", "", _first_line(error))
     if unknown := re.match(r"Could not override '([^']+)'", text):
         return _unknown_key(unknown[1].split("@")[0])
     if appended := re.match(r"Could not append to config. An item is already at '([^']+)'", text):
@@ -45,11 +82,29 @@ def explain(error: Exception) -> UserError:
     if ambiguous := re.match(r"Ambiguous value for argument '([^']+)'", text):
         return UserError(f"{ambiguous[1]} has several values", f"-m {ambiguous[1]} for a sweep over them")
     cause = f" ({_first_line(error.__cause__)})" if error.__cause__ else ""
-    return UserError(_first_line(error) + cause, "python -m harness --help")
+    return UserError(text + cause, "python -m harness --help")
+
+
+def _no_choice() -> UserError:
+    """The complaint about model=null or audio=5, of which Hydra doesn't say which it was."""
+    words = [word for word in sys.argv[1:] if word.lstrip("+").partition("=")[0] in _groups()]
+    given = [o.input_line for o in OverridesParser.create().parse_overrides(words) if not _is_choice(o)]
+    return UserError(
+        f"{', '.join(map(str, given))} is not one of the group's choices",
+        "python -m harness --help, which lists groups and choices",
+    )
+
+
+def _is_choice(override: Override) -> bool:
+    return override.is_sweep_override() or isinstance(override.value(), str | list)
+
+
+def _groups() -> list[str]:
+    return [folder.name for folder in CONF.iterdir() if folder.is_dir()]
 
 
 def _unknown_key(key: str) -> UserError:
-    groups = [folder.name for folder in CONF.iterdir() if folder.is_dir()]
+    groups = _groups()
     if key == "scope":
         return UserError("a scope is added, not overridden", "+scope=NAME, with a plus")
     known = groups + list(_keys(OmegaConf.load(CONF / "config.yaml")))

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping
 from typing import Any, Protocol, cast
 
 from omegaconf import DictConfig
 
 from harness.errors import UserError
 from harness.phases import PhaseClock
+
+# The sections of the configuration that say what goes into a workload.
+INPUT_SECTIONS = ("model", "audio", "max_new_tokens")
 
 
 class Workload(Protocol):
@@ -29,7 +33,11 @@ class Workload(Protocol):
 
 
 class WorkloadModule(Protocol):
-    """The module that `workload=` names. Importing it must not import torch: the parent does it."""
+    """The module that `workload=` names. Importing it must not import torch: the parent does it.
+
+    It may also have `inputs(cfg: Mapping) -> dict`: what INPUT_SECTIONS stand for, JSON-able, with files by
+    name and content rather than by path. Called in the parent after `check`.
+    """
 
     def check(self, cfg: DictConfig) -> None:
         """Cheap validation in the parent, before anything is written; raises UserError."""
@@ -39,7 +47,7 @@ class WorkloadModule(Protocol):
 
 
 def load(name: str) -> WorkloadModule:
-    """Import the workload module `name`; UserError if there is no such module."""
+    """Import the workload module `name`; UserError if there is no such module, or if it is no workload."""
     try:
         module = importlib.import_module(name)
     except ModuleNotFoundError as error:
@@ -48,4 +56,15 @@ def load(name: str) -> WorkloadModule:
                 f"no workload module named {name!r}", "workload=experiments.transcription"
             ) from None
         raise
+    if not all(callable(getattr(module, function, None)) for function in ("check", "build")):
+        raise UserError(
+            f"workload={name} is not a workload: it has no check(cfg) and build(cfg, device)",
+            "workload=experiments.transcription",
+        )
     return cast(WorkloadModule, module)
+
+
+def inputs(module: WorkloadModule, cfg: Mapping[str, Any]) -> dict[str, Any]:
+    """What `module` reads under `cfg`; the configuration of it if the module doesn't say."""
+    own = getattr(module, "inputs", None)
+    return own(cfg) if own else {key: cfg.get(key) for key in INPUT_SECTIONS}

@@ -9,7 +9,8 @@ import pytest
 from synthetic_export import Export
 
 from analysis import Account, Trace, account
-from analysis.kernels import attention_backends, short_name
+from analysis.kernels import short_name
+from analysis.metrics import metrics
 
 CUTLASS = "cutlass_80_tensorop_f16_s16816gemm_f16_128x256_32x3_tn_align2"
 
@@ -53,26 +54,60 @@ def test_short_names(full: str, short: str) -> None:
     assert short_name(full) == short
 
 
+def attention(acc: Account) -> dict[str, float]:
+    return {name: value for name, value in metrics(acc).items() if "attention_kernels" in name}
+
+
 def test_attention_of_the_real_recordings(
     eager: tuple[Trace, Account], recorded: Callable[[str], Path]
 ) -> None:
-    trace, acc = eager
-    assert attention_backends(acc) == attention_backends(trace)
-    assert attention_backends(acc)["math"] > 0 and attention_backends(acc)["cudnn"] == 0
+    found = attention(eager[1])
+    assert found["attention_kernels.other"] == found["attention_kernels.math"] > 0
+    assert found["attention_kernels.flash_per_step"] == 0
     with Trace.open(recorded("h200_sdpa")) as sdpa:
-        backends = attention_backends(sdpa)
-    assert backends["cudnn"] > 0 and backends["flash"] == backends["efficient"] == 0
+        found = attention(account(sdpa))
+    assert found["attention_kernels.cudnn"] > 0
+    assert found["attention_kernels.flash"] == found["attention_kernels.efficient"] == 0
 
 
-def test_each_fused_attention_is_told_by_its_kernels(tmp_path: Path) -> None:
-    names = {
-        "flash": "void pytorch_flash::flash_fwd_splitkv_kernel<Flash_fwd_traits<64>>(Flash_fwd_params)",
+def test_attention_is_told_by_kernels_and_counted_per_phase(tmp_path: Path) -> None:
+    flash = "void pytorch_flash::flash_fwd_splitkv_kernel<Flash_fwd_traits<64>>(Flash_fwd_params)"
+    others = {
         "efficient": "fmha_cutlassF_f16_aligned_64x64_rf_sm80(PyTorchMemEffAttention::Params)",
         "cudnn": "cudnn_generated_fort_native_sdpa_sm90_flash_fprop_wgmma_f16_knob_7_64x128x64_kernel0_0",
         "math": "triton_per_fused__softmax_3",
     }
     export = Export()
-    for correlation, name in enumerate(names.values()):
-        export.kernel(10 * correlation, 10 * correlation + 5, correlation, name=name)
+    export.domain("harness")
+    export.range("encode", 0, 90)
+    export.range("decode", 100, 190)
+    export.range("decode.step", 100, 140)
+    export.range("decode.step", 150, 190)
+    launches = [(0, flash), (110, flash), (120, flash), (130, others["math"]), (160, flash)]
+    launches += [(10 + 10 * n, name) for n, name in enumerate(others.values())]
+    for correlation, (start, name) in enumerate([*launches, (170, "gemm")]):
+        export.call(start, start + 1, correlation)
+        export.kernel(start + 300, start + 305, correlation, name=name)  # long after its range has ended
     with Trace.open(export.write(tmp_path / "t.sqlite")) as trace:
-        assert attention_backends(trace) == attention_backends(account(trace)) == dict.fromkeys(names, 1)
+        found = attention(account(trace))
+    assert found == {
+        "attention_kernels.flash": 4,
+        "attention_kernels.cudnn": 1,
+        "attention_kernels.efficient": 1,
+        "attention_kernels.math": 2,
+        "attention_kernels.other": 4,
+        "decode.attention_kernels.flash": 3,
+        "decode.attention_kernels.cudnn": 0,
+        "decode.attention_kernels.efficient": 0,
+        "decode.attention_kernels.math": 1,
+        "decode.attention_kernels.other": 1,
+        "attention_kernels.flash_per_step": 1.5,
+    }
+
+
+def test_attention_inside_a_graph_traced_as_a_whole_is_unknown_not_zero(tmp_path: Path) -> None:
+    export = Export()
+    export.call(0, 1, 1)
+    export.graph(2, 9, 1)
+    with Trace.open(export.write(tmp_path / "t.sqlite")) as trace:
+        assert attention(account(trace)) == {}

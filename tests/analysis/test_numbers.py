@@ -9,7 +9,7 @@ from synthetic_export import Export
 
 from analysis import Account, Trace, account
 from analysis.headline import headline
-from analysis.latency import latency_metrics, steps_ms, summary
+from analysis.latency import latency_metrics, steps_ms
 from analysis.metrics import metrics
 
 
@@ -42,8 +42,12 @@ def test_iterations_of_different_length_line_up_by_position() -> None:
     assert table[0].tolist() == [1, 2, 3] and table[1, 0] == 4
 
 
-def test_summary_of_nothing_is_empty() -> None:
-    assert summary([]) == {}
+def test_the_tail_is_that_of_single_steps_not_of_iterations() -> None:
+    steps = [1.0] * 98 + [51.0]
+    found = latency_metrics([iteration(1, steps, 200), iteration(1, [1.0], 200)])
+    assert found["ms_per_token.p90"] == 1
+    assert found["ms_per_token.p99"] == pytest.approx(1.5)  # one of a hundred took 51 ms
+    assert latency_metrics([]) == {}
 
 
 def test_trace_metrics(tmp_path: Path) -> None:

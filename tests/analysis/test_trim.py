@@ -9,9 +9,12 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+from synthetic_export import Export
 
 from analysis import Trace, account
+from analysis.phases import match_launches
 from analysis.trim import trim
 
 
@@ -27,12 +30,51 @@ def test_what_is_left_reads_the_same(recorded: Callable[[str], Path], tmp_path: 
     with Trace.open(whole) as before, Trace.open(tmp_path / "cut.sqlite.xz") as after:
         steps = after.ranges[after.ranges["name"] == "decode.step"]
         assert len(steps) == 1
-        cut_ns = int(steps["end_ns"].iloc[0])
-        kept = before.work[before.work["start_ns"] <= cut_ns].reset_index(drop=True)
+        calls = np.append(before.api["start_ns"].to_numpy(), 0)[match_launches(before.work, before.api)]
+        kept = before.work[calls < steps["end_ns"].iloc[0]].reset_index(drop=True)
         pd.testing.assert_frame_equal(kept, after.work, check_categorical=False)
         phases = {"encode", "prefill"}
         for name in phases:
             assert account(before).phase(name).to_dict() == account(after).phase(name).to_dict()
+
+
+def test_kept_steps_keep_the_kernels_that_the_host_launched_ahead(
+    recorded: Callable[[str], Path], tmp_path: Path
+) -> None:
+    whole = unpacked(recorded("h200_graph"), tmp_path)
+    trim(whole, tmp_path / "cut.sqlite.xz", until="decode.step:5")
+    with Trace.open(tmp_path / "cut.sqlite.xz") as cut:
+        acc = account(cut)
+    step = acc.phase("decode.step")
+    assert step["count"] == 5 and step["kernels"] == 5 * 16
+    assert acc.window_ns[1] == cut.work["end_ns"].max()
+
+
+def test_open_ranges_are_cut_where_the_kept_work_ends(tmp_path: Path) -> None:
+    export = Export()
+    export.domain("harness")
+    export.range("iter", 0, 900)
+    for n in range(3):
+        export.range("decode.step", 10 + 10 * n, 20 + 10 * n)
+        export.call(12 + 10 * n, 14 + 10 * n, n)
+        export.kernel(100 + 50 * n, 140 + 50 * n, n)
+    export.memcpy(25, 26, 99)  # without a call: by its own start
+    export.memcpy(101, 102, 98)
+    export.write(tmp_path / "whole.sqlite")
+    trim(tmp_path / "whole.sqlite", tmp_path / "cut.sqlite.xz", until="decode.step:2")
+    with Trace.open(tmp_path / "cut.sqlite.xz") as cut:
+        assert cut.work["start_ns"].tolist() == [25, 100, 150]
+        assert cut.api["start_ns"].tolist() == [12, 22]
+        ends = cut.ranges.set_index("start_ns")["end_ns"].to_dict()
+    assert ends == {0: 190, 10: 20, 20: 30}
+
+
+def test_a_trace_with_fewer_ranges_is_kept_whole(recorded: Callable[[str], Path], tmp_path: Path) -> None:
+    whole = unpacked(recorded("h200_graph"), tmp_path)
+    trim(whole, tmp_path / "cut.sqlite.xz", until="decode.step:21")
+    with Trace.open(whole) as before, Trace.open(tmp_path / "cut.sqlite.xz") as after:
+        pd.testing.assert_frame_equal(before.work, after.work, check_categorical=False)
+        pd.testing.assert_frame_equal(before.ranges, after.ranges, check_categorical=False)
 
 
 def test_the_recording_machine_is_not_in_it(tmp_path: Path) -> None:
@@ -73,4 +115,4 @@ def test_a_range_that_is_not_there_is_one_message(recorded: Callable[[str], Path
     ]
     done = subprocess.run(line, capture_output=True, text=True)
     assert done.returncode != 0
-    assert "no 1 ranges named no" in done.stderr and "Traceback" not in done.stderr
+    assert "no ranges named no" in done.stderr and "Traceback" not in done.stderr

@@ -98,17 +98,34 @@ def test_a_model_without_hub_or_cache_is_refused_with_the_choices(tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    "overrides, named",
+    "override, named",
     [
-        (["attention=fast"], "eager, sdpa, flash"),
-        (["graphs.how=manual"], "decoder=static"),
-        (["model=whisper_smal"], "whisper_small"),
+        ("attention=fast", "eager, sdpa, flash"),
+        ("graphs.how=manual", "decoder=static"),
+        ("graphs=null", "graphs=null is not a section"),
+        ("model=whisper_smal", "whisper_small"),
+        ("model.source=nowhere", "random, pretrained"),
+        ("model.new_tokens=x", "model.new_tokens=x is not a whole number"),
+        ("model.shape=null", "model.shape=null is not a section"),
+        ("model.shape.suppress=7", "model.shape.suppress=7 is not a list"),
+        ("max_new_tokens=abc", "max_new_tokens=abc is not a whole number"),
+        ("audio=null", "audio=null"),
+        ("audio.path=5", "audio.path=5 is not the path"),
+        ("audio.language=null", "audio.language=null is not the code"),
+        ("audio.max_seconds=abc", "audio.max_seconds=abc is not a number above 0"),
     ],
 )
-def test_choices_that_do_not_exist_or_fit_are_refused(
-    overrides: list[str], named: str, tmp_path: Path
-) -> None:
-    done = harness(tmp_path, "+scope=baseline", f"audio.path={CLIPS}", *overrides)
+def test_choices_that_do_not_exist_or_fit_are_refused(override: str, named: str, tmp_path: Path) -> None:
+    done = harness(tmp_path, "+scope=baseline", "device=cpu", override)
     assert done.returncode == ExitCode.USAGE
+    assert done.stderr.startswith("error: ") and len(done.stderr.splitlines()) <= 2
     assert named in done.stderr
-    assert not (tmp_path / "outputs").exists()
+    assert not list(tmp_path.iterdir()), "a refused run leaves nothing behind"
+
+
+def test_shipped_sound_is_found_from_any_folder_and_own_sound_from_here(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "own.wav", tone(1.0, 16_000), 16_000)
+    look = ("+scope=baseline", "dry_run=true", "capture=none", "device=cpu")
+    assert harness(tmp_path, *look).returncode == ExitCode.OK
+    assert harness(tmp_path, *look, "audio.path=own.wav").returncode == ExitCode.OK
+    assert harness(tmp_path.parent, *look, "audio.path=own.wav").returncode == ExitCode.INPUT

@@ -95,7 +95,7 @@ def test_suppressed_tokens_are_never_chosen(baseline: Transcription, clock: Phas
 
 def test_margins_say_how_far_the_second_choice_was(baseline: Transcription) -> None:
     for window in baseline.transcripts():
-        assert len(window["margins"]) == len(window["tokens"])
+        assert len(window["margins"]) == len(window["tokens"]) + 1, "one for the end token"
         assert min(window["margins"]) > 0, "a chosen token is the best one"
 
 

@@ -103,6 +103,27 @@ BAD_USAGE = {
     "setting set twice": (["+scope=fake_one", "+attention=sdpa"], 2, ["without the +"]),
     "broken override": (["+scope=fake_one", "attention"], 2, ["attention"]),
     "not a number": (["+scope=fake_one", "measure.iterations=few"], 2, ["measure.iterations=few"]),
+    "a number for a section": (["+scope=fake_one", "measure=3"], 2, ["measure=3", "measure.warmup=VALUE"]),
+    "null for a section": (["+scope=fake_one", "hypothesis=null"], 2, ["hypothesis=null", "section"]),
+    "null for a group": (["+scope=fake_one", "model=null"], 2, ["model=null", "choices"]),
+    "null for a folder": (["+scope=fake_one", "outputs=null"], 2, ["outputs=null", "path of a folder"]),
+    "null for a sweep's folder": (
+        ["-m", "+scope=fake_one,fake_two", "outputs=null"],
+        2,
+        ["outputs=null", "path of a folder"],
+    ),
+    "a number for a scope": (["+scope=fake_one", "compare_with=3"], 2, ["compare_with=3", "scope's name"]),
+    "a number for expectations": (
+        ["+scope=fake_one", "hypothesis.expect=5"],
+        2,
+        ["hypothesis.expect=5", "at_most"],
+    ),
+    "a number for an expectation": (
+        ["+scope=fake_one", "hypothesis.expect=[5]"],
+        2,
+        ["hypothesis.expect=[5]", "at_most"],
+    ),
+    "a reference to nothing": (["+scope=fake_one", "name=${nowhere}"], 2, ["'nowhere' not found"]),
     "no iterations": (["+scope=fake_one", "measure.iterations=0"], 2, ["at least 1"]),
     "unknown device": (["+scope=fake_one", "device=tpu"], 2, ["auto, cuda, cpu"]),
     "unknown capture": (["+scope=fake_one", "capture=ncu"], 2, ["auto, nsys, kineto, none"]),
@@ -114,6 +135,12 @@ BAD_USAGE = {
     ),
     "no value": (["+scope=fake_one", "model=whisper"], 2, ["model.name=VALUE"]),
     "unknown workload": (["+scope=fake_one", "workload=tests.nowhere"], 2, ["tests.nowhere"]),
+    "a module that is no workload": (
+        ["+scope=fake_one", "workload=json"],
+        2,
+        ["workload=json", "check(cfg)", "workload=experiments.transcription"],
+    ),
+    "a number for a workload": (["+scope=fake_one", "workload=5"], 2, ["workload=5", "Python module"]),
     "no GPU": (["+scope=fake_one", "device=cuda"], 4, ["no GPU", "device=auto", "harness.doctor"]),
     "bad input": (["+scope=fake_one", "fake.mischief=bad_input"], 3, ["the fake audio is silent"]),
 }
@@ -127,6 +154,25 @@ def test_bad_usage_is_one_message_and_leaves_nothing(harness: Command, tmp_path:
     assert done.stderr.startswith("error: ") and len(done.stderr.splitlines()) <= 2
     for phrase in phrases:
         assert phrase in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("mode", [[], ["-m"]])
+def test_an_unexpected_error_before_a_run_is_one_message_and_keeps_its_traceback(
+    harness: Command,
+    tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    mode: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    monkeypatch.setenv("TMPDIR", str(elsewhere))
+    done = harness(*mode, "+scope=fake_one", "fake=3")  # which the fake workload does not expect
+    assert done.returncode == 1
+    (log,) = elsewhere.glob("harness-*.log")
+    assert done.stderr.startswith("error: unexpected AttributeError: ")
+    assert str(log) in done.stderr and len(done.stderr.splitlines()) == 2
+    assert "Traceback" in log.read_text()
     assert not list(tmp_path.iterdir())
 
 

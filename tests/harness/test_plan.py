@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
 
-from harness import environment, plan
+from harness import environment, plan, usage
 from harness.errors import ExitCode, UserError
 from tests.harness.cli import CONF, ROOT
 
 
 def planned(*overrides: str) -> plan.Plan:
-    OmegaConf.register_new_resolver("harness.scopes", lambda: "", replace=True)
+    usage.register_resolvers()
     path = f"hydra.searchpath=[file://{CONF}]"
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         return plan.make(compose("config", overrides=[path, "+scope=fake_one", "device=cpu", *overrides]))
@@ -47,6 +48,26 @@ def test_tokens_are_comparable_over_scopes_and_not_over_audio() -> None:
     assert planned("audio=harbour").inputs != first.inputs
 
 
+TRANSCRIBE = ("workload=experiments.transcription",)
+
+
+def test_tokens_are_comparable_wherever_the_sound_lies(tmp_path: Path) -> None:
+    first = planned(*TRANSCRIBE, "audio=harbour")
+    copy = shutil.copy(first.config.audio.path, tmp_path)
+    second = planned(*TRANSCRIBE, f"audio.path={copy}")
+    assert (second.inputs, second.fingerprint) == (first.inputs, first.fingerprint)
+
+
+def test_another_sound_of_the_same_name_is_another_input(tmp_path: Path) -> None:
+    shipped = ROOT / "experiments" / "clips"
+    sound = tmp_path / "a.flac"
+    shutil.copy(shipped / "harbour.flac", sound)
+    first = planned(*TRANSCRIBE, f"audio.path={tmp_path}")
+    shutil.copy(shipped / "kernels.flac", sound)
+    second = planned(*TRANSCRIBE, f"audio.path={tmp_path}")
+    assert second.inputs != first.inputs and second.fingerprint != first.fingerprint
+
+
 @pytest.mark.parametrize(
     ("wanted", "gpu", "device"),
     [("auto", None, "cpu"), ("auto", {"name": "H200"}, "cuda"), ("cpu", {"name": "H200"}, "cpu")],
@@ -69,3 +90,20 @@ def test_the_stamp_never_raises(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     stamp = environment.stamp("cuda")
     assert stamp["git"] == {"commit": None, "dirty": None, "diff": None}
     assert stamp["gpu"] is None and stamp["machine"] == environment.cpu()["model"]
+
+
+def test_a_new_file_is_other_code(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A new mechanism begins as a file that git does not know yet."""
+    monkeypatch.undo()
+    who = ["-c", "user.name=a", "-c", "user.email=a@b"]
+    for command in (["init", "-q"], [*who, "commit", "-q", "--allow-empty", "-m", "first"]):
+        subprocess.run(["git", "-C", str(tmp_path), *command], check=True)
+    clean = environment.git(tmp_path)
+    assert clean["dirty"] is False and clean["diff"] is None
+    (tmp_path / "new.py").write_text("one")
+    first = environment.git(tmp_path)
+    (tmp_path / "new.py").write_text("two")
+    second = environment.git(tmp_path)
+    assert first["dirty"] and second["dirty"]
+    assert len({clean["diff"], first["diff"], second["diff"]}) == 3
+    assert clean["commit"] == first["commit"] == second["commit"]

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 from rich.console import Console
 
 from harness import plan, recorded, run
@@ -24,10 +25,12 @@ def bundled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copy(TRACE, folder / "trace.sqlite.xz")
     about = {
         "started_utc": "20261122T120000Z",
-        "environment": {"machine": "NVIDIA H200", "git": {"commit": "1a2b3c4d5e"}},
-        "metrics": {"ms_per_token": 6.9, "idle_share": 0.5},
+        "environment": {"machine": "NVIDIA H200", "git": {"commit": "1a2b3c4d5e", "dirty": False}},
+        "model": "some_model",
+        "metrics": {"ms_per_token": 6.9, "idle_share": 0.875},
     }
     (folder / "run.json").write_text(json.dumps(about))
+    OmegaConf.save(made(tmp_path).config, folder / "config.yaml")
     monkeypatch.setattr(recorded, "FOLDER", tmp_path / "results")
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
 
@@ -44,7 +47,7 @@ def test_a_cpu_shows_the_recorded_trace_and_counts_nothing_of_it(bundled: None, 
     assert {"plots/gaps.png", "plots/timeline.svg", "plots/latency.png"} <= set(record.artifacts)
     assert "idle_share" not in record.metrics
     shown = record.capture["recorded"]
-    assert shown["note"] == NOTE and shown["metrics"]["idle_share"] > 0.5
+    assert shown["note"] == NOTE and shown["metrics"]["idle_share"] == 0.875, "that of the whole run"
     figure = (folder / "plots" / "gaps.svg").read_text()
     assert NOTE in figure, "a figure from it has to say so"
     assert f"analysed on {record.environment['machine']}" in figure
@@ -55,3 +58,10 @@ def test_a_cpu_shows_the_recorded_trace_and_counts_nothing_of_it(bundled: None, 
     assert token["why"].endswith("did not hold (6.9 ms)"), (
         "latency is that of the recorded run's own measurement"
     )
+
+
+def test_a_trace_of_other_mechanisms_is_not_shown(bundled: None, tmp_path: Path) -> None:
+    cfg = made(tmp_path).config
+    assert recorded.find(cfg) is not None
+    cfg.graphs.how = "compile"
+    assert recorded.find(cfg) is None

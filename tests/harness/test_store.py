@@ -73,6 +73,19 @@ def test_a_newer_database_is_left_alone(outputs: Path) -> None:
     assert caught.value.exit_code == ExitCode.STORAGE
 
 
+def test_an_older_database_keeps_its_rows(outputs: Path) -> None:
+    path = outputs / "results.db"
+    before = rows(path)
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("alter table runs drop column dirty")
+        db.execute("pragma user_version = 1")
+        db.commit()
+    Store(outputs).close()
+    after = rows(path)
+    assert [row[:-1] for row in after["runs"]] == [row[:-1] for row in before["runs"]]
+    assert {name: after[name] for name in TABLES[1:]} == {name: before[name] for name in TABLES[1:]}
+
+
 def test_only_runs_whose_process_is_gone_are_marked(outputs: Path) -> None:
     one, two = (Record.load(folder) for folder in sorted(outputs.glob("fake_*/*")))
     gone = subprocess.Popen([sys.executable, "-c", ""])
