@@ -21,7 +21,7 @@ THREAD_BITS = 0xFFFFFF  # globalTid packs VM, process and thread; globalPid is t
 EVENT_TABLES = (*WORK_TABLES.values(), API_TABLE, "NVTX_EVENTS")
 
 # ENUM_NSYS_EVENT_TYPE: push/pop and start/end ranges, of NVTX and of imported text files (nvtxt).
-_NVTX_RANGES = (59, 60, 70, 71)
+NVTX_RANGES = (59, 60, 70, 71)
 _NVTX_DOMAIN = 75
 
 _COPY_KINDS = {1: "HtoD", 2: "DtoH", 8: "DtoD", 9: "HtoH", 10: "PtoP", 11: "UVM HtoD", 12: "UVM DtoH"}
@@ -62,7 +62,7 @@ def ranges_query(columns: set[str]) -> str:
     return f"""
         SELECT globalTid, {_first_of(columns, "domainId", default="0")}, {_text(columns)}, {payload},
                start, "end"
-        FROM NVTX_EVENTS WHERE eventType IN {_NVTX_RANGES} AND start IS NOT NULL"""
+        FROM NVTX_EVENTS WHERE eventType IN {NVTX_RANGES} AND start IS NOT NULL"""
 
 
 def domains_query(columns: set[str]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from experiments.attention import kernels
 from experiments.models import LoadedModel
 
 
@@ -19,7 +20,9 @@ def margins(loaded: LoadedModel, features: torch.Tensor, tokens: list[int]) -> l
     prompt = len(loaded.prompt)
     ids = torch.tensor([[*loaded.prompt, *tokens]], device=features.device)
     ids = ids[:, : loaded.model.config.max_target_positions]
-    logits = loaded.model(features, decoder_input_ids=ids).logits[0, prompt - 1 :].float()
+    # Any kernel that repeats itself will do: what `attention` holds a decode step to is not at stake here.
+    with kernels("sdpa", features.device.type):
+        logits = loaded.model(features, decoder_input_ids=ids).logits[0, prompt - 1 :].float()
     logits[:, list(loaded.suppress)] = -torch.inf
     logits[0, list(loaded.begin_suppress)] = -torch.inf
     best = logits.topk(2, dim=-1).values

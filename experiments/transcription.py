@@ -96,25 +96,20 @@ class Transcription:
 
     def transcripts(self) -> list[dict[str, Any]]:
         """Tokens, text and the margin of each choice, window by window; not timed."""
+        from experiments.margins import margins
+
         clock = PhaseClock(HostTimer(), NvtxAnnotator())
         return [
             {
                 "source": clip.source,
                 "window": index,
                 "tokens": tokens,
-                "margins": self._margins(self._log_mel(pcm, clock), tokens),
+                "margins": margins(self._loaded, self._log_mel(pcm, clock), tokens),
                 "text": self._loaded.text(tokens),
                 "reference": clip.reference if len(clip.windows()) == 1 else None,
             }
             for (clip, index, pcm), tokens in zip(self._windows, self._transcribe(clock), strict=True)
         ]
-
-    def _margins(self, features: torch.Tensor, tokens: list[int]) -> list[float]:
-        from experiments.attention import kernels
-        from experiments.margins import margins
-
-        with kernels(self._options.attention, self._device):
-            return margins(self._loaded, features, tokens)
 
     def describe(self) -> dict[str, Any]:
         """What ran, for the record."""

@@ -8,11 +8,12 @@ from contextlib import closing, contextmanager
 from importlib import metadata
 from pathlib import Path
 
+from analysis.schema import NVTX_RANGES
 from harness import nsys
 from harness.errors import ExitCode, UserError
 from harness.phases import Annotator, NvtxAnnotator
 
-_RANGES = "eventType IN (59, 60, 70, 71)"  # push/pop and start/end; 75 and 76 are domains and categories
+_RANGES = f"eventType IN {NVTX_RANGES}"  # the others are domains and categories
 
 
 class NsysCapture:
