@@ -24,7 +24,7 @@ SHORTEST_S = 0.1  # a syllable; below it there is nothing to transcribe
 
 @dataclass(frozen=True)
 class Clip:
-    """One sound file: `samples` float32 [n] at 16 kHz mono, and its text if a .txt lies beside it."""
+    """One sound file: `samples` float32 [n] at 16 kHz mono, and its text, see `reference`."""
 
     source: str
     samples: np.ndarray
@@ -74,6 +74,7 @@ def check(path: str | Path, max_seconds: float) -> list[str]:
     notes = []
     for file, info in zip(files, headers, strict=True):
         _check_samples(file, info)
+        reference(file)
         if info.channels > 1:
             notes.append(f"{file.name}: {info.channels} channels, mixed down to one")
         if info.samplerate != SAMPLE_RATE_HZ:
@@ -88,10 +89,21 @@ def load(path: str | Path) -> list[Clip]:
     clips = []
     for file in sound_files(path):
         samples, _ = librosa.load(file, sr=SAMPLE_RATE_HZ, mono=True)
-        text = file.with_suffix(".txt")
-        reference = text.read_text(encoding="utf-8").strip() if text.exists() else None
-        clips.append(Clip(file.name, samples.astype(np.float32, copy=False), reference))
+        clips.append(Clip(file.name, samples.astype(np.float32, copy=False), reference(file)))
     return clips
+
+
+def reference(file: Path) -> str | None:
+    """What is said in a sound file: its .txt of the same name, None without one. Raises UserError."""
+    text = file.with_suffix(".txt")
+    if not text.is_file():
+        return None
+    try:
+        return text.read_text(encoding="utf-8-sig").strip()
+    except UnicodeDecodeError as problem:
+        raise _unusable(
+            text, f"is not text in UTF-8 ({problem.reason} at byte {problem.start})", "the words in UTF-8"
+        ) from None
 
 
 def total_seconds(clips: Sequence[Clip]) -> float:

@@ -6,7 +6,7 @@ The module is importable without torch: `check` runs in the parent process, `bui
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from experiments import audio
@@ -25,13 +25,15 @@ def check(cfg: Mapping[str, Any]) -> None:
 
 
 def inputs(cfg: Mapping[str, Any]) -> dict[str, Any]:
-    """What the tokens depend on: the model as configured, the sound by file name and content."""
+    """What tokens and word errors depend on: the model as configured, the sound by file name and content, and
+    the words that are said in it."""
     files = audio.sound_files(cfg["audio"]["path"])
     return {
         "model": cfg["model"],
         "language": cfg["audio"]["language"],
         "max_new_tokens": cfg["max_new_tokens"],
         "sound": {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files},
+        "references": {file.name: audio.reference(file) for file in files},
     }
 
 
@@ -52,10 +54,11 @@ class Transcription:
         self._torch = torch
         self._options = Options.from_config(cfg)
         self._device = device
+        self._language = cfg["audio"]["language"]
         self._notes = audio.check(cfg["audio"]["path"], cfg["audio"]["max_seconds"])
         self._clips = audio.load(cfg["audio"]["path"])
         self._loaded = models.load(
-            cfg["model"], self._options.attention, cfg["audio"]["language"], device, cfg["max_new_tokens"]
+            cfg["model"], self._options.attention, self._language, device, cfg["max_new_tokens"]
         )
         self._features = LogMel(self._loaded.model.config.num_mel_bins).to(device)
         self._windows = [
@@ -106,10 +109,16 @@ class Transcription:
                 "tokens": tokens,
                 "margins": margins(self._loaded, self._log_mel(pcm, clock), tokens),
                 "text": self._loaded.text(tokens),
-                "reference": clip.reference if len(clip.windows()) == 1 else None,
+                "reference": clip.reference,
             }
             for (clip, index, pcm), tokens in zip(self._windows, self._transcribe(clock), strict=True)
         ]
+
+    def word_errors(self, transcripts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """Word and character error rates of what `transcripts` returned."""
+        from experiments import word_errors
+
+        return word_errors.of_transcripts(transcripts, self._language)
 
     def describe(self) -> dict[str, Any]:
         """What ran, for the record."""

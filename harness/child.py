@@ -64,12 +64,14 @@ def _perform(role: str, cfg: DictConfig, run: Path) -> dict[str, Any]:
                 report(counts.warmup + n, total, f"{role}: iterations")
                 iter_ns.append(_iterate(work, clock, n))
         report(total, total, f"{role}: results")
+        transcripts = [] if traced else work.transcripts()
         return {
             "warmup": counts.warmup,
             "iterations": [
                 {"iter_ns": ns, "phases": _phases(clock)} for ns, clock in zip(iter_ns, clocks, strict=True)
             ],
-            "transcripts": [] if traced else work.transcripts(),
+            "transcripts": transcripts,
+            "word_errors": None if traced else workload.word_errors(work, transcripts),
             "workload": work.describe(),
             "environment": _environment(cfg.device),
         }

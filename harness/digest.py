@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import ExitCode, UserError
-from harness.metrics import OVERHEAD
+from harness.metrics import ERROR_RATES, OVERHEAD
 
 # pandas and matplotlib take seconds to import: not before there is something to analyse.
 if TYPE_CHECKING:
@@ -31,6 +31,12 @@ def latency(child: dict[str, Any]) -> dict[str, float]:
     from analysis.latency import latency_metrics
 
     return latency_metrics(child["iterations"], child["workload"].get("audio_s", 0.0))
+
+
+def error_rates(child: dict[str, Any]) -> dict[str, float]:
+    """The metrics `wer` and `cer` of a child's transcripts, as shares; without those that are undefined."""
+    found = child["word_errors"] or {}
+    return {name: found[name] for name in ERROR_RATES if found.get(name) is not None}
 
 
 def overhead(measured: dict[str, Any], traced: dict[str, Any]) -> dict[str, float]:

@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 import pynvml
 
-PACKAGES = ("torch", "transformers", "librosa", "numpy", "nvtx", "hydra-core")
+PACKAGES = ("torch", "transformers", "librosa", "numpy", "nvtx", "hydra-core", "jiwer")
 PROJECT = Path(__file__).resolve().parents[1]
 
 

@@ -11,7 +11,9 @@ _TIMES = (
     "ms_per_token",
     "real_time_factor",
 )
-_COUNTS = ("tokens",)
+ERROR_RATES = ("wer", "cer")
+AGREEMENT = "token_agreement"
+_OF_TOKENS = ("tokens", *ERROR_RATES, AGREEMENT)
 OVERHEAD = "profiling_overhead"
 
 
@@ -19,9 +21,9 @@ def source_of(metric: str) -> str:
     """`measured` (no profiler ran), `traced`, or `both` for what compares the two."""
     if metric == OVERHEAD:
         return "both"
-    return "measured" if metric.split(".")[0] in _TIMES + _COUNTS else "traced"
+    return "measured" if metric.split(".")[0] in _TIMES + _OF_TOKENS else "traced"
 
 
 def needs_gpu(metric: str) -> bool:
-    """Whether the metric's value on a CPU says nothing about a GPU: all but counts."""
-    return metric.split(".")[0] not in _COUNTS
+    """Whether the metric's value on a CPU says nothing about a GPU: all but what follows from the tokens."""
+    return metric.split(".")[0] not in _OF_TOKENS

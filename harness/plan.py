@@ -31,8 +31,8 @@ _NOT_FINGERPRINTED = ("outputs", "dry_run", "resume", *workload.INPUT_SECTIONS)
 class Plan:
     """One run, checked: the configuration has its device and capture backend filled in.
 
-    inputs: hash of what two runs must share for their tokens to be comparable; fingerprint: hash of all that
-    a run's results depend on. Neither depends on where the project or its sound lies.
+    inputs: hash of what two runs must share for their tokens and word errors to be comparable; fingerprint:
+    hash of all that a run's results depend on. Neither depends on where the project or its sound lies.
     """
 
     config: DictConfig

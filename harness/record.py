@@ -71,6 +71,7 @@ class Record:
     metrics: dict[str, float] = field(default_factory=dict)
     verdict: list[dict[str, Any]] = field(default_factory=list)
     tokens_match: dict[str, Any] | None = None
+    word_errors: dict[str, Any] | None = None
     artifacts: list[str] = field(default_factory=list)
     error: dict[str, Any] | None = None
     schema_version: int = SCHEMA_VERSION
@@ -92,6 +93,7 @@ class Record:
                 raise UserError(
                     f"{path} has schema {raw['schema_version']}, this harness reads {SCHEMA_VERSION}"
                 )
+            raw.setdefault("word_errors", None)  # which older runs don't have
             return cls(**{f.name: raw[f.name] for f in fields(cls)})
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(f"{path} is not a run's record: {error}") from None

@@ -11,6 +11,8 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from harness.verdict import shown
+
 WIDTH = 120  # of report.txt, and of output that goes to no terminal
 
 
@@ -80,3 +82,22 @@ def transcript_lines(transcripts: Sequence[Mapping[str, Any]]) -> str:
         f"{Path(t['source']).name} [{t['window']}] {t['text'] if t['text'] is not None else t['tokens']}"
         for t in transcripts
     )
+
+
+def word_error_lines(found: Mapping[str, Any]) -> str:
+    """The error rates as a sentence, and the clips with the most errors with their alignments."""
+    if found["wer"] is None:
+        return f"Words: no error rate: {found['why']}."
+    wer, cer = shown("wer", found["wer"]), shown("cer", found["cer"])
+    clips = "1 clip" if found["clips"] == 1 else f"{found['clips']} clips"
+    counts = ", ".join(f"{kind} {found[kind]}" for kind in ("substitutions", "deletions", "insertions"))
+    sentence = (
+        f"Words: {wer} WER, {cer} CER over {found['words']:,} words of {clips} "
+        f"({found['library']}, {found['normalizer']}): {counts}."
+    )
+    if missing := found["clips_without_reference"]:
+        sentence += f" Clips left out, without a reference: {missing}."
+    lines = [sentence]
+    for clip in found["worst"]:
+        lines += [f"{clip['source']} (errors {clip['errors']}, words {clip['words']})", clip["alignment"]]
+    return "\n".join(lines)

@@ -14,9 +14,11 @@ from rich.box import SIMPLE
 from rich.table import Table
 
 from harness.errors import ExitCode, UserError
+from harness.metrics import AGREEMENT, ERROR_RATES
 from harness.record import Record, code_label, day
 from harness.report import screen
 from harness.store import NAME, Store
+from harness.verdict import shown
 
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 HEADER = (
@@ -28,8 +30,11 @@ HEADER = (
     "median gap, µs",
     "kernels per token",
     "profiler's cost",
+    "WER (CER)",
     "tokens",
 )
+OPTIONAL = ("WER (CER)",)  # left out where no run has such a number: random weights give no words
+ABSENT = "–"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -46,12 +51,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def list_runs(arguments: argparse.Namespace) -> int:
     """All runs, oldest first."""
-    table = Table("run", "status", "model", "device", "code", "error", box=SIMPLE)
+    rows = []
     store = _open(arguments.db)
     for run in store.runs():
         code = code_label(run["commit"], run["dirty"])
-        table.add_row(run["id"], run["status"], run["model"], run["device"], code, run["error"] or "")
+        words = _words(store.metrics(run["id"]))
+        rows.append([run["id"], run["status"], run["model"], run["device"], code, words, run["error"] or ""])
     store.close()
+    header, rows = without_empty(("run", "status", "model", "device", "code", *OPTIONAL, "error"), rows)
+    table = Table(*header, box=SIMPLE)
+    for row in rows:
+        table.add_row(*row)
     screen().print(table)
     return ExitCode.OK
 
@@ -64,12 +74,13 @@ def scopes_table(arguments: argparse.Namespace) -> int:
         raise UserError(f"{arguments.db} has no finished run", "python -m harness +scope=baseline")
     rows = [table_row(run, store.metrics(run["id"])) for run in runs]
     store.close()
+    header, rows = without_empty(HEADER, rows)
     if arguments.update:
-        replace_between_marks(arguments.update, f"{markdown(rows)}\n\n{origin(runs)}")
+        replace_between_marks(arguments.update, f"{markdown(header, rows)}\n\n{origin(runs)}")
     elif arguments.markdown:
-        print(f"{markdown(rows)}\n\n{origin(runs)}")
+        print(f"{markdown(header, rows)}\n\n{origin(runs)}")
     else:
-        table = Table(*HEADER, box=SIMPLE, caption=origin(runs), caption_justify="left")
+        table = Table(*header, box=SIMPLE, caption=origin(runs), caption_justify="left")
         for row in rows:
             table.add_row(*row)
         screen().print(table)
@@ -114,11 +125,11 @@ def table_row(run: dict[str, Any], metrics: dict[str, float]) -> list[str]:
     """One row of the table; a dash where the run has no such number (no trace, no GPU)."""
 
     def cell(name: str, form: Callable[[float], str]) -> str:
-        return form(metrics[name]) if name in metrics else "–"
+        return form(metrics[name]) if name in metrics else ABSENT
 
     def spread(name: str, digits: int) -> str:
         if name not in metrics:
-            return "–"
+            return ABSENT
         median, low, high = (f"{metrics[name + end]:.{digits}f}" for end in ("", ".p25", ".p75"))
         return f"{median} ({low}–{high})"
 
@@ -131,8 +142,27 @@ def table_row(run: dict[str, Any], metrics: dict[str, float]) -> list[str]:
         cell("gap_median_us", "{:.1f}".format),
         cell("kernels_per_token", "{:.0f}".format),
         cell("profiling_overhead", "{:+.0%}".format),
+        _words(metrics),
         _tokens(json.loads(run["tokens_match"] or "null")),
     ]
+
+
+def _words(metrics: dict[str, float]) -> str:
+    """Word and character error rate."""
+    if not metrics.keys() >= set(ERROR_RATES):
+        return ABSENT
+    wer, cer = (shown(name, metrics[name]) for name in ERROR_RATES)
+    return f"{wer} ({cer})"
+
+
+def without_empty(
+    header: Sequence[str], rows: Sequence[list[str]]
+) -> tuple[tuple[str, ...], list[list[str]]]:
+    """Header and rows without the optional columns in which no row has a value."""
+    kept = [
+        n for n, name in enumerate(header) if name not in OPTIONAL or any(row[n] != ABSENT for row in rows)
+    ]
+    return tuple(header[n] for n in kept), [[row[n] for n in kept] for row in rows]
 
 
 def _tokens(match: dict[str, Any] | None) -> str:
@@ -145,21 +175,29 @@ def _tokens(match: dict[str, Any] | None) -> str:
         return "identical"
     if (difference := match["first_difference"]) is None:
         return "differ"
-    return f"differ from position {difference['position']} (logit margin {difference['margin']:.2g})"
+    # One transcript may go on where the other ends: no choice was made there.
+    margin = "unknown" if difference["margin"] is None else f"{difference['margin']:.2g}"
+    place = f"differ from position {difference['position']} (logit margin {margin})"
+    if "agreement" not in match:  # a run made before it was counted
+        return place
+    return f"{place}; {shown(AGREEMENT, match['agreement'])} equal"
 
 
-def markdown(rows: Sequence[Sequence[str]]) -> str:
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """The table as Markdown."""
-    lines = [HEADER, ["---"] + ["---:"] * (len(HEADER) - 2) + ["---"], *rows]
+    lines = [header, ["---"] + ["---:"] * (len(header) - 2) + ["---"], *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def origin(runs: Sequence[dict[str, Any]]) -> str:
-    """Where the numbers come from: machine, model, date and commit."""
+    """Where the numbers come from: machine, model, date and commit, and by what words were compared."""
     dates = sorted({day(run["started_utc"]) for run in runs})
     commits = sorted({code_label(run["commit"], run["dirty"]) for run in runs})
     days = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
-    return f"{runs[-1]['machine']}, {runs[-1]['model']}, {days}, {', '.join(commits)}"
+    made = f"{runs[-1]['machine']}, {runs[-1]['model']}, {days}, {', '.join(commits)}"
+    found = [json.loads(run["word_errors"] or "null") or {"wer": None} for run in runs]
+    by = sorted({f"{f['library']}, {f['normalizer']}" for f in found if f["wer"] is not None})
+    return f"{made}; word errors: {', '.join(by)}" if by else made
 
 
 def replace_between_marks(file: Path, text: str) -> None:

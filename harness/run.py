@@ -18,6 +18,7 @@ from rich.console import Console
 
 from harness import digest, processes, recorded, report, verdict
 from harness.errors import ExitCode, UserError, disk_is_full
+from harness.metrics import AGREEMENT
 from harness.plan import MEASURE_JSON, TRACED_JSON, Plan
 from harness.progress import Bar
 from harness.record import Record, code_label, create_folder, day, drop_ballast, utc_now
@@ -148,8 +149,11 @@ class _Run:
     def _measure(self) -> dict[str, Any]:
         """The child without a profiler: all latencies and the transcripts come from it."""
         measured = self._child(self.plan.measure_command(self.folder), MEASURE_JSON, "measuring")
-        self.record.metrics |= digest.latency(measured)
+        self.record.metrics |= digest.latency(measured) | digest.error_rates(measured)
+        self.record.word_errors = measured["word_errors"]
         self.report.say(report.transcript_lines(measured["transcripts"]))
+        if self.record.word_errors:
+            self.report.say(report.word_error_lines(self.record.word_errors))
         for note in measured["workload"].get("notes", []):
             self.report.say(f"note: {note}")
         title = f"Latency without a profiler, {len(measured['iterations'])} iterations"
@@ -203,20 +207,24 @@ class _Run:
     def _judge(self, measured: dict[str, Any]) -> None:
         hypothesis = cast(dict[str, Any], OmegaConf.to_container(self.plan.config.hypothesis))
         bundled = self.record.capture["recorded"]
+        scope = self.plan.config.compare_with
+        match = self._compare(scope, measured["transcripts"]) if scope else None
+        self.record.tokens_match = match
+        if match and match["agreement"] is not None:
+            self.record.metrics[AGREEMENT] = match["agreement"]
         self.record.verdict = verdict.judge(
             hypothesis["expect"], self.record.metrics, self.plan.device, bundled
         )
         if self.record.verdict:
             self.report.say(report.verdict_table(self.record.verdict, hypothesis["claim"]))
-        if scope := self.plan.config.compare_with:
-            self.record.tokens_match = self._compare(scope, measured["transcripts"])
-            self.report.say(verdict.tokens_sentence(scope, self.record.tokens_match))
+        if match:
+            self.report.say(verdict.tokens_sentence(scope, match))
 
     def _compare(self, scope: str, transcripts: list[dict[str, Any]]) -> dict[str, Any]:
         other = self.store.newest_finished(scope=scope, inputs=self.record.inputs)
         if other is None:
-            why = f"no finished run of {scope} with the same model, audio and device"
-            return {"run": None, "identical": None, "why": why}
+            why = f"no finished run of {scope} with the same model, audio, reference texts and device"
+            return {"run": None, "identical": None, "agreement": None, "why": why}
         theirs = json.loads((self.plan.outputs / other / MEASURE_JSON).read_text())
         return verdict.compare_tokens(transcripts, theirs["transcripts"], other)
 

@@ -55,8 +55,13 @@ def _add_dirty(db: Database) -> None:
         db.execute("alter table runs add column dirty integer")
 
 
+def _add_word_errors(db: Database) -> None:
+    if "word_errors" not in db["runs"].columns_dict:
+        db.execute("alter table runs add column word_errors text")
+
+
 # The database's version is the number of these that it has seen. Only ever append.
-MIGRATIONS: tuple[Callable[[Database], None], ...] = (_create_tables, _add_dirty)
+MIGRATIONS: tuple[Callable[[Database], None], ...] = (_create_tables, _add_dirty, _add_word_errors)
 
 
 class Store:
@@ -198,6 +203,7 @@ def _run_row(record: Record) -> dict[str, Any]:
         "fingerprint": record.fingerprint,
         "inputs": record.inputs,
         "tokens_match": json.dumps(record.tokens_match) if record.tokens_match else None,
+        "word_errors": json.dumps(record.word_errors) if record.word_errors else None,
         "error": record.error["message"] if record.error else None,
     }
 

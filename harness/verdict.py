@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from harness.metrics import needs_gpu
+from harness.metrics import AGREEMENT, ERROR_RATES, needs_gpu
 
 
 def judge(
@@ -51,12 +51,21 @@ def compare_tokens(
     mine: Sequence[Mapping[str, Any]], theirs: Sequence[Mapping[str, Any]], with_run: str
 ) -> dict[str, Any]:
     """Whether two lists of transcripts hold the same tokens; if not, the first difference and the margin
-    (top-1 minus top-2 logit of `mine`) at it: a margin near zero is rounding, a large one is a mistake."""
+    (top-1 minus top-2 logit of `mine`) at it: a margin near zero is rounding, a large one is a mistake.
+
+    agreement: of all `positions`, the share that holds the same token in both; a window has as many as the
+    longer of its two transcripts. None if the windows differ.
+    """
     here = {(t["source"], t["window"]): t for t in mine}
     there = {(t["source"], t["window"]): t for t in theirs}
     result = {"run": with_run, "identical": True, "windows": len(here), "first_difference": None}
     if here.keys() != there.keys():
-        return result | {"identical": False, "why": "the runs transcribed different windows"}
+        why = "the runs transcribed different windows"
+        return result | {"identical": False, "positions": None, "agreement": None, "why": why}
+    tokens = [(transcript["tokens"], there[key]["tokens"]) for key, transcript in here.items()]
+    positions = sum(max(len(a), len(b)) for a, b in tokens)
+    equal = sum(x == y for a, b in tokens for x, y in zip(a, b, strict=False))
+    result |= {"positions": positions, "agreement": equal / positions if positions else 1.0}
     for key, transcript in here.items():
         a, b = transcript["tokens"], there[key]["tokens"]
         if a == b:
@@ -90,7 +99,8 @@ def tokens_sentence(scope: str, match: Mapping[str, Any]) -> str:
     margin = "unknown" if difference["margin"] is None else f"{difference['margin']:.4g}"
     return (
         f"Tokens: differ from {match['run']} first in {difference['source']}, window {difference['window']}, "
-        f"position {difference['position']} (logit margin there: {margin})."
+        f"position {difference['position']} (logit margin there: {margin}); "
+        f"{shown(AGREEMENT, match['agreement'])} of {match['positions']:,} positions hold the same token."
     )
 
 
@@ -98,5 +108,7 @@ def shown(metric: str, value: float) -> str:
     """A number as people read it: shares as per cent, units from the metric's name."""
     if "share" in metric or metric == "profiling_overhead":
         return f"{value:.1%}"
+    if metric in (*ERROR_RATES, AGREEMENT):
+        return f"{value:.2%}"
     unit = next((f" {u}" for u in ("ms", "us") if f"_{u}" in metric or metric.startswith(u)), "")
     return f"{value:,.4g}{unit}".replace(" us", " µs")

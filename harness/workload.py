@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, cast
 
 from omegaconf import DictConfig
@@ -16,14 +16,21 @@ INPUT_SECTIONS = ("model", "audio", "max_new_tokens")
 
 
 class Workload(Protocol):
-    """Something that can be run again and again on the same input."""
+    """Something that can be run again and again on the same input.
+
+    It may also have `word_errors(transcripts) -> dict`, how far these are from their references, JSON-able:
+    `wer` and `cer` (shares; None if undefined, and `why` says why), `words` (of the references),
+    `substitutions`, `deletions`, `insertions`, `clips`, `clips_without_reference`, `library`, `normalizer`,
+    and `worst`: a few clips as `source`, `errors`, `words` and `alignment` (lines of text).
+    """
 
     def run(self, clock: PhaseClock) -> None:
         """One iteration over the whole input; returns when the device is done with it."""
 
     def transcripts(self) -> list[dict[str, Any]]:
         """An untimed pass, one dict per 30 s window: `source`, `window`, `tokens` (list of int),
-        `margins` (top-1 minus top-2 logit at each position), `text` and `reference` (or None)."""
+        `margins` (top-1 minus top-2 logit at each position), `text` (or None) and `reference` (what the
+        whole source should give, the same in each of its windows, or None)."""
 
     def describe(self) -> dict[str, Any]:
         """JSON-able facts for the record: model, dtype, `audio_s`, windows, notes, ..."""
@@ -68,3 +75,9 @@ def inputs(module: WorkloadModule, cfg: Mapping[str, Any]) -> dict[str, Any]:
     """What `module` reads under `cfg`; the configuration of it if the module doesn't say."""
     own = getattr(module, "inputs", None)
     return own(cfg) if own else {key: cfg.get(key) for key in INPUT_SECTIONS}
+
+
+def word_errors(work: Workload, transcripts: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """How far `transcripts` are from their references; None if the workload has no measure of that."""
+    own: Callable[..., dict[str, Any]] | None = getattr(work, "word_errors", None)
+    return own(transcripts) if own else None

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from harness.errors import ExitCode, UserError
 from harness.phases import DECODE, DECODE_STEP, ENCODE, FEATURES, PREFILL, PhaseClock
@@ -28,6 +28,8 @@ def build(cfg: DictConfig, device: str) -> FakeWorkload:
         raise UserError("no such fake model", "model=another", ExitCode.INPUT)
     if mischief == "bug":
         raise RuntimeError("a bug in the workload")
+    if cfg.fake.heard:
+        return FakeListener(mischief, list(cfg.fake.tokens), OmegaConf.to_container(cfg.fake.heard))
     return FakeWorkload(mischief, list(cfg.fake.tokens))
 
 
@@ -64,3 +66,21 @@ class FakeWorkload:
 
     def close(self) -> None:
         pass
+
+
+class FakeListener(FakeWorkload):
+    """Gives the texts that it is told, and counts their errors as the real workload does."""
+
+    def __init__(self, mischief: str, tokens: list[int], heard: Any) -> None:
+        super().__init__(mischief, tokens)
+        self.heard = heard
+
+    def transcripts(self) -> list[dict[str, Any]]:
+        return [
+            {"tokens": self.tokens, "margins": [0.5] * len(self.tokens)} | window for window in self.heard
+        ]
+
+    def word_errors(self, transcripts: list[dict[str, Any]]) -> dict[str, Any]:
+        from experiments import word_errors
+
+        return word_errors.of_transcripts(transcripts, "en")

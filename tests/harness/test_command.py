@@ -80,7 +80,10 @@ def test_a_scope_says_whether_its_tokens_are_those_of_the_other(
         "identical": True,
         "windows": 1,
         "first_difference": None,
+        "positions": 3,
+        "agreement": 1.0,
     }
+    assert two["metrics"]["token_agreement"] == 1.0
     assert f"identical with {one['id']}" in done.stdout
 
 

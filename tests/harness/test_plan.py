@@ -53,7 +53,9 @@ TRANSCRIBE = ("workload=experiments.transcription",)
 
 def test_tokens_are_comparable_wherever_the_sound_lies(tmp_path: Path) -> None:
     first = planned(*TRANSCRIBE, "audio=harbour")
-    copy = shutil.copy(first.config.audio.path, tmp_path)
+    sound = Path(first.config.audio.path)
+    copy = shutil.copy(sound, tmp_path)
+    shutil.copy(sound.with_suffix(".txt"), tmp_path)
     second = planned(*TRANSCRIBE, f"audio.path={copy}")
     assert (second.inputs, second.fingerprint) == (first.inputs, first.fingerprint)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sqlite3
 import subprocess
@@ -16,7 +17,7 @@ from harness.errors import ExitCode, UserError
 from harness.record import Record, write_json
 from harness.results import replace_between_marks
 from harness.store import MIGRATIONS, Store
-from tests.harness.cli import call
+from tests.harness.cli import ROOT, call
 
 TABLES = ("runs", "iterations", "metrics", "transcripts")
 
@@ -73,17 +74,48 @@ def test_a_newer_database_is_left_alone(outputs: Path) -> None:
     assert caught.value.exit_code == ExitCode.STORAGE
 
 
-def test_an_older_database_keeps_its_rows(outputs: Path) -> None:
+NEWER = ("dirty", "word_errors")  # columns that came after the first version, in order
+
+
+@pytest.mark.parametrize("version", range(len(NEWER)))
+def test_an_older_database_keeps_its_rows(outputs: Path, version: int) -> None:
     path = outputs / "results.db"
     before = rows(path)
     with closing(sqlite3.connect(path)) as db:
-        db.execute("alter table runs drop column dirty")
-        db.execute("pragma user_version = 1")
+        for column in NEWER[version:]:
+            db.execute(f"alter table runs drop column {column}")
+        db.execute(f"pragma user_version = {version + 1}")
         db.commit()
     Store(outputs).close()
     after = rows(path)
-    assert [row[:-1] for row in after["runs"]] == [row[:-1] for row in before["runs"]]
+    kept = version - len(NEWER)
+    assert [row[:kept] for row in after["runs"]] == [row[:kept] for row in before["runs"]]
+    assert [len(row) for row in after["runs"]] == [len(row) for row in before["runs"]]
     assert {name: after[name] for name in TABLES[1:]} == {name: before[name] for name in TABLES[1:]}
+
+
+def test_a_record_from_before_word_errors_is_read(outputs: Path) -> None:
+    for path in outputs.glob("*/*/run.json"):
+        old = json.loads(path.read_text())
+        del old["word_errors"]
+        for name in ("positions", "agreement"):
+            (old["tokens_match"] or {}).pop(name, None)
+        write_json(path, old)
+    done = results(outputs.parent, "rebuild")
+    assert done.returncode == 0 and not done.stderr
+    table = results(outputs.parent, "table", "--markdown")
+    assert "| identical |" in table.stdout and "WER" not in table.stdout
+    assert "WER" not in results(outputs.parent, "list").stdout
+
+
+def test_the_published_runs_give_the_table_in_the_readme(tmp_path: Path) -> None:
+    published = Path(shutil.copytree(ROOT / "results" / "h200", tmp_path / "h200"))
+    (published / "results.db").unlink(missing_ok=True)
+    shutil.copy(ROOT / "README.md", tmp_path)
+    db = ("--db", "h200/results.db")
+    assert results(tmp_path, "rebuild", *db).returncode == 0
+    assert results(tmp_path, "table", *db, "--update", "README.md").returncode == 0
+    assert (tmp_path / "README.md").read_text() == (ROOT / "README.md").read_text()
 
 
 def test_only_runs_whose_process_is_gone_are_marked(outputs: Path) -> None:

@@ -40,6 +40,15 @@ def test_a_cpu_decides_nothing_about_a_gpu_but_shows_what_was_recorded() -> None
     assert count["held"] is True, "a count is the same on any machine"
 
 
+def test_error_rates_and_agreement_are_judged_on_any_device() -> None:
+    expect = [{"metric": "wer", "at_most": 0.05}, {"metric": "token_agreement", "at_least": 0.99}]
+    words, tokens = judge(expect, {"wer": 0.0625, "token_agreement": 0.995}, "cpu")
+    assert words["held"] is False and words["expect"] == "at most 5.00%"
+    assert tokens["held"] is True and tokens["expect"] == "at least 99.00%"
+    (undefined,) = judge(expect[:1], {}, "cpu")
+    assert undefined["held"] is None
+
+
 @given(TOKENS, TOKENS)
 def test_tokens_are_identical_or_differ_at_the_first_difference(a: list[int], b: list[int]) -> None:
     match = compare_tokens([transcript([1]), transcript(a, 1)], [transcript([1]), transcript(b, 1)], "x/1")
@@ -48,6 +57,16 @@ def test_tokens_are_identical_or_differ_at_the_first_difference(a: list[int], b:
         at = match["first_difference"]["position"]
         assert a[:at] == b[:at] and a[at : at + 1] != b[at : at + 1]
         assert match["first_difference"]["window"] == 1
+    assert match["agreement"] == 1 if a == b else match["agreement"] < 1
+
+
+def test_agreement_is_over_the_positions_of_all_windows() -> None:
+    mine = [transcript([1, 2, 3, 4]), transcript([1, 2], 1), transcript([7], 2)]
+    theirs = [transcript([1, 9, 3, 4]), transcript([1, 2, 3, 4], 1), transcript([8], 2)]
+    match = compare_tokens(mine, theirs, "baseline/1")
+    # Of 4 + 4 + 1 positions equal: 3 (one differs), 2 (two are on one side only) and none.
+    assert (match["positions"], match["agreement"]) == (9, 5 / 9)
+    assert "55.56% of 9 positions hold the same token" in tokens_sentence("baseline", match)
 
 
 def test_the_sentence_names_the_place_and_the_margin() -> None:
@@ -58,4 +77,5 @@ def test_the_sentence_names_the_place_and_the_margin() -> None:
 
 def test_other_windows_are_not_compared() -> None:
     match = compare_tokens([transcript([1])], [transcript([1]), transcript([1], 1)], "baseline/1")
+    assert match["agreement"] is None
     assert match["identical"] is False and "different windows" in tokens_sentence("baseline", match)
