@@ -64,7 +64,7 @@ def load(
     if cfg["source"] == "random":
         model, tokenizer = _random(cfg, implementation(attention)), None
     else:
-        model, tokenizer = _pretrained(cfg["name"], implementation(attention))
+        model, tokenizer = _pretrained(cfg.get("path") or cfg["name"], implementation(attention))
     model = model.to(device=device, dtype=dtype).eval()
     rules = model.generation_config
     return LoadedModel(
@@ -116,7 +116,7 @@ def _pretrained(name: str, attn: str) -> tuple[WhisperForConditionalGeneration, 
         where = "that folder" if is_folder else "the model hub or its local cache"
         raise UserError(
             f"model {name!r} could not be loaded from {where} ({_first_line(problem)})",
-            "model.name=/folder/of/a/whisper/checkpoint, or a model that needs no hub: "
+            "model.name=/folder/of/a/whisper/checkpoint, or a model that needs no hub: model=bundled (words), "
             "model=whisper_small_random (timing) or model=tiny_random (seconds on a CPU)",
             ExitCode.INPUT,
         ) from problem

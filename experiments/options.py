@@ -61,6 +61,8 @@ class Options:
     def from_config(cls, cfg: Mapping[str, Any]) -> Options:
         """Read and check the choices; raises UserError naming what is valid."""
         settings.check(cfg, RULES)
+        if "path" in cfg["model"]:
+            settings.check(cfg, {"model.path": settings.text("the folder of a checkpoint")})
         if cfg["model"]["source"] == "random":
             settings.check(cfg, RANDOM_RULES)
         options = cls(cfg["attention"], cfg["decoder"], cfg["graphs"]["how"])

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from experiments import audio
 from experiments.options import Options
 from harness import phases
+from harness.errors import ExitCode, UserError
 from harness.phases import HostTimer, NvtxAnnotator, PhaseClock
 
 if TYPE_CHECKING:
@@ -26,15 +28,25 @@ def check(cfg: Mapping[str, Any]) -> None:
 
 def inputs(cfg: Mapping[str, Any]) -> dict[str, Any]:
     """What tokens and word errors depend on: the model as configured, the sound by file name and content, and
-    the words that are said in it."""
+    the words that are said in it. A checkpoint of the project counts by its weights, wherever it lies."""
     files = audio.sound_files(cfg["audio"]["path"])
     return {
-        "model": cfg["model"],
+        "model": _model_inputs(cfg["model"]),
         "language": cfg["audio"]["language"],
         "max_new_tokens": cfg["max_new_tokens"],
         "sound": {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files},
         "references": {file.name: audio.reference(file) for file in files},
     }
+
+
+def _model_inputs(model: Mapping[str, Any]) -> dict[str, Any]:
+    found = dict(model)
+    if folder := found.pop("path", None):
+        weights = Path(folder) / "model.safetensors"
+        if not weights.is_file():
+            raise UserError(f"model.path={folder} holds no model.safetensors", "model=bundled", ExitCode.INPUT)
+        found["weights"] = hashlib.sha256(weights.read_bytes()).hexdigest()
+    return found
 
 
 def build(cfg: Mapping[str, Any], device: str) -> Transcription:
