@@ -1,5 +1,6 @@
 # make run    set up and run the main job: one scope, from sound file to plots   (ARGS="+scope=flash device=cpu")
 # make test   set up and pass the tests                                          (ARGS="-k gaps")
+# make train  train the bundled checkpoint anew: eleven minutes of an H200        (ARGS="--recipe smoke")
 # make help   the other targets
 PYTHON ?= python3
 VENV := .venv
@@ -7,7 +8,7 @@ PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run test lint doctor readme lock gpu-check help
+.PHONY: run test lint doctor train evaluate readme lock gpu-check help
 
 run: $(READY)
 	@$(PY) -m harness $(if $(ARGS),$(ARGS),+scope=cuda_graphs)
@@ -22,6 +23,14 @@ lint: $(READY)
 
 doctor: $(READY)
 	@$(PY) -m harness.doctor
+
+# Stops after nine minutes with its state saved in outputs/train; the same command goes on. Delete that to start over.
+train: $(READY)
+	@$(PY) -m experiments.train $(ARGS)
+
+# What the checkpoint's model card says, measured again.
+evaluate: $(READY)
+	@$(PY) -m experiments.evaluate $(ARGS)
 
 # On a machine with a GPU: runs the ladder, records the short traces, refreshes results/ (see CONTRIBUTING.md).
 gpu-check: $(READY)
@@ -39,7 +48,7 @@ lock:
 	touch $(READY)
 
 help:
-	@sed -n 's/^# //p' Makefile; echo "make doctor  what this machine has and lacks"; echo "make lint    ruff and mypy"; echo "make gpu-check  the whole ladder on a GPU, into results/"; echo "make readme  the README's table from results/"; echo "make lock    write requirements.lock anew"
+	@sed -n 's/^# //p' Makefile; echo "make doctor  what this machine has and lacks"; echo "make lint    ruff and mypy"; echo "make evaluate  word errors, timestamps and the draft of the bundled checkpoint"; echo "make gpu-check  the whole ladder on a GPU, into results/"; echo "make readme  the README's table from results/"; echo "make lock    write requirements.lock anew"
 
 # The stamp is written last, so an interrupted set-up starts over.
 $(READY): requirements.lock

@@ -73,8 +73,10 @@ def _cut(database: sqlite3.Connection, timed: list[str], cut_ns: int) -> None:
 
     The host runs ahead of the device: by the device's own times the last steps would lose their kernels.
     """
+    # Without the types a lookup converts every row of the table instead of using its key.
     database.execute(
-        "CREATE TEMP TABLE launch (process, correlation, start, PRIMARY KEY (process, correlation))"
+        "CREATE TEMP TABLE launch (process INTEGER, correlation INTEGER, start INTEGER, "
+        "PRIMARY KEY (process, correlation))"
     )
     if API_TABLE in timed:
         database.execute(

@@ -116,8 +116,8 @@ def _pretrained(name: str, attn: str) -> tuple[WhisperForConditionalGeneration, 
         where = "that folder" if is_folder else "the model hub or its local cache"
         raise UserError(
             f"model {name!r} could not be loaded from {where} ({_first_line(problem)})",
-            "model.name=/folder/of/a/whisper/checkpoint, or a model that needs no hub: model=bundled (words), "
-            "model=whisper_small_random (timing) or model=tiny_random (seconds on a CPU)",
+            "model.name=/folder/of/a/whisper/checkpoint, or a model that needs no hub: model=bundled "
+            "(words), model=whisper_small_random (timing) or model=tiny_random (the fastest)",
             ExitCode.INPUT,
         ) from problem
     return model, tokenizer

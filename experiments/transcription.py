@@ -44,7 +44,7 @@ def _model_inputs(model: Mapping[str, Any]) -> dict[str, Any]:
     if folder := found.pop("path", None):
         weights = Path(folder) / "model.safetensors"
         if not weights.is_file():
-            raise UserError(f"model.path={folder} holds no model.safetensors", "model=bundled", ExitCode.INPUT)
+            raise UserError(f"{folder} holds no model.safetensors", "model=bundled", ExitCode.INPUT)
         found["weights"] = hashlib.sha256(weights.read_bytes()).hexdigest()
     return found
 

@@ -25,7 +25,8 @@ def configure() -> Callable[..., DictConfig]:
         import harness.__main__  # noqa: F401 - registers the resolvers that conf/ uses
 
         with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-            return compose("config", overrides=[f"+scope={scope}", "model=tiny_random", f"audio.path={CLIPS}", *overrides])
+            defaults = [f"+scope={scope}", "model=tiny_random", f"audio.path={CLIPS}"]
+            return compose("config", overrides=[*defaults, *overrides])
 
     return compose_scope
 

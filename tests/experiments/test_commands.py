@@ -12,6 +12,7 @@ import pytest
 import soundfile
 
 from analysis import Trace
+from experiments.static_loop import LAG
 from harness.errors import ExitCode
 from tests.experiments.bad_sound import BAD_SOUND, bad_sound, tone
 from tests.experiments.conftest import CLIPS, ROOT
@@ -44,13 +45,17 @@ def test_nsys_records_the_phases_of_a_real_transcription(real_nsys: Path, tmp_pa
     with Trace.open(run / "trace.sqlite") as trace:
         ranges = trace.ranges[trace.ranges["domain"] == "harness"]
     counts = ranges["name"].value_counts().to_dict()
-    # Two iterations over two clips of 24 tokens; the first token comes with the prefill.
-    assert counts == {"iter": 2, "features": 4, "encode": 4, "prefill": 4, "decode": 4, "decode.step": 4 * 23}
-    positions = ranges.loc[ranges["name"] == "decode.step", "payload"].astype(int)
-    assert sorted(set(positions)) == list(range(1, 24))
-
     measured = json.loads((run / "measure.json").read_text())
-    assert [len(window["tokens"]) for window in measured["transcripts"]] == [24, 24]
+    tokens = [len(window["tokens"]) for window in measured["transcripts"]]
+    # Two iterations over two clips. The first token comes with the prefill; the host sees the end token LAG
+    # steps later, so a clip of n tokens and the end token takes n + LAG - 1 steps.
+    steps = sum(count + LAG - 1 for count in tokens)
+    windows = {"features": 4, "encode": 4, "prefill": 4, "decode": 4}
+    assert counts == {"iter": 2, **windows, "decode.step": 2 * steps}
+    positions = ranges.loc[ranges["name"] == "decode.step", "payload"].astype(int)
+    assert sorted(set(positions)) == list(range(1, max(tokens) + LAG))
+    assert "The quick brown fox jumps over the lazy dog while seven ships sail slowly" in done.stdout
+    assert "Words: 0.00% WER" in done.stdout
     printed = [Path(line) for line in done.stdout.split() if line.endswith(".png")]
     assert {path.name for path in printed} == {"latency.png", "gaps.png", "timeline.png"}
     for path in printed:
