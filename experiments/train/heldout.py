@@ -55,7 +55,7 @@ def _clip(pool: Pool, speaker: int, condition: str, rng: random.Random, seed: in
         first, length = int(pool.starts[index]), int(pool.lengths[index])
         pause = np.zeros(round(rng.uniform(0.1, 0.7) * SAMPLE_RATE_HZ), np.float32)
         spoken_s = length / SAMPLE_RATE_HZ
-        if segments and at_s + len(pause) / SAMPLE_RATE_HZ + spoken_s > wanted_s:
+        if at_s >= SHORTEST_S and at_s + len(pause) / SAMPLE_RATE_HZ + spoken_s > wanted_s:
             break
         at_s += len(pause) / SAMPLE_RATE_HZ
         segments.append((round(at_s, 3), round(at_s + spoken_s, 3), pool.texts[index]))
