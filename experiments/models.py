@@ -112,7 +112,11 @@ def _pretrained(name: str, attn: str) -> tuple[WhisperForConditionalGeneration, 
     try:
         model = WhisperForConditionalGeneration.from_pretrained(source, attn_implementation=attn)
         tokenizer = AutoTokenizer.from_pretrained(source)
-    except (OSError, ValueError, KeyError) as problem:
+        if len(tokenizer) < model.config.eos_token_id:
+            raise ValueError("it has no tokenizer for its tokens")
+        if not hasattr(model.generation_config, "no_timestamps_token_id"):
+            raise ValueError("its generation_config.json is absent or not Whisper's")
+    except Exception as problem:  # a damaged checkpoint fails in as many ways as it has files
         where = "that folder" if is_folder else "the model hub or its local cache"
         raise UserError(
             f"model {name!r} could not be loaded from {where} ({_first_line(problem)})",

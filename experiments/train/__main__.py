@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness.errors import UserError
+from harness.errors import ExitCode, UserError
 
 NOT_FINISHED = 75  # sysexits.h: temporary failure, try again
 
@@ -31,6 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         from experiments.train.pieces import train
 
+        _check_device(options.device)
         finished = train(
             options.recipe,
             options.work / options.recipe,
@@ -39,13 +40,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
             options.device,
         )
     except UserError as error:
-        print(f"error: {error}\n  try: {error.hint}" if error.hint else f"error: {error}", file=sys.stderr)
+        print(error.report(), file=sys.stderr)
         return int(error.exit_code)
+    except OSError as error:
+        print(f"error: {error}\n  try: other folders for --work and --out", file=sys.stderr)
+        return int(ExitCode.STORAGE)
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from the last saved state", file=sys.stderr)
+        return int(ExitCode.INTERRUPTED)
     if not finished:
         print(f"stopped after {options.minutes:g} minutes; the same command goes on")
         return NOT_FINISHED
     print(json.dumps({"checkpoint": str(options.out), "minutes": round((time.monotonic() - began) / 60, 1)}))
     return 0
+
+
+def _check_device(device: str | None) -> None:
+    import torch
+
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UserError("there is no GPU that torch can use", "--device cpu", ExitCode.MACHINE)
 
 
 if __name__ == "__main__":

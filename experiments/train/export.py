@@ -12,7 +12,8 @@ from transformers import WhisperFeatureExtractor, WhisperForConditionalGeneratio
 def export(model: WhisperForConditionalGeneration, tokenizer: WhisperTokenizer, folder: Path) -> None:
     """Write model, tokenizer, feature extractor and generation settings into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
-    half = copy.deepcopy(model).to("cpu", torch.float16)
-    half.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     WhisperFeatureExtractor().save_pretrained(folder)
+    # The weights come last: where they are, an interrupted export was complete.
+    half = copy.deepcopy(model).to("cpu", torch.float16)
+    half.save_pretrained(folder)

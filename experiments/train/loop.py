@@ -131,19 +131,21 @@ class Loop:
         first, spent_s = self._resume()
         began = saved = time.monotonic()
         sums: dict[str, torch.Tensor] = {}
-        current = None
+        summed, current = 0, None
         for step, stage, heard in self._feed.batches(self._plan()[first:]):
             if stage != current:
                 self._student.begin(heard)
-                current, sums = stage, {}
+                current, sums, summed = stage, {}, 0
+            summed += 1
             for name, value in self._step(step, stage, heard).items():
                 sums[name] = sums[name] + value if name in sums else value
             done = step + 1
             if done % LOG_EVERY and done < self._steps:
                 continue
             now = time.monotonic()
-            self._note(done, stage, now - began + spent_s, sums, say)
-            sums = {}
+            means = {name: round(total.item() / summed, 4) for name, total in sums.items()}
+            self._note(done, stage, now - began + spent_s, means, say)
+            sums, summed = {}, 0
             if now > until and done < self._steps:
                 self._save(done, now - began + spent_s)
                 return False
@@ -193,13 +195,11 @@ class Loop:
         done: int,
         stage: Stage,
         spent_s: float,
-        sums: dict[str, torch.Tensor],
+        means: dict[str, float],
         say: Callable[[str], None],
     ) -> None:
-        """Append a row of means to the curve."""
-        count = (done - 1) % LOG_EVERY + 1
-        row = {"step": done, "stage": stage.name, "s": round(spent_s, 1)}
-        row |= {name: round(value.item() / count, 4) for name, value in sums.items()}
+        """Append a row to the curve; means: over the stage's steps since the last row."""
+        row = {"step": done, "stage": stage.name, "s": round(spent_s, 1), **means}
         with open(self._folder / "curve.jsonl", "a") as file:
             file.write(json.dumps(row) + "\n")
         if done % (10 * LOG_EVERY) == 0 or done == self._steps:

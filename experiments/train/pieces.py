@@ -13,6 +13,7 @@ from transformers import WhisperForConditionalGeneration, WhisperTokenizer
 
 from experiments import draft as drafts
 from experiments.audio import SAMPLE_RATE_HZ
+from experiments.train import record
 from experiments.train.corpus import Pool, make_pool
 from experiments.train.distill import Pupil
 from experiments.train.export import export
@@ -39,6 +40,8 @@ def train(recipe_name: str, work: Path, out: Path, until: float, device: str | N
         return False
     if not (trained / drafts.FILE_NAME).exists() and not pieces.draft(recipe, trained, until):
         return False
+    if not (trained / record.FILE_NAME).exists():
+        record.write_record(trained, work, recipe, record.origin_here(device))
     out.mkdir(parents=True, exist_ok=True)
     for file in trained.iterdir():
         shutil.copyfile(file, out / file.name)

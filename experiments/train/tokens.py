@@ -9,9 +9,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import WhisperTokenizer
+
+if TYPE_CHECKING:
+    from transformers import WhisperTokenizer
 
 TEXT_TOKENS = 1280
 TIMESTAMP_STEP_S = 0.02
@@ -69,6 +72,9 @@ def train_tokenizer(sentences: Iterable[str]) -> WhisperTokenizer:
 
 
 def _with_special_tokens(vocab: dict[str, int], merges: list[tuple[str, str]]) -> WhisperTokenizer:
+    # Takes seconds, which the processes that lay out windows need not spend: they use Ids only.
+    from transformers import WhisperTokenizer
+
     tokenizer = WhisperTokenizer(
         vocab=vocab
         | {name: TEXT_TOKENS + n for n, name in enumerate(SPECIAL)},  # the prefix is looked up at once

@@ -8,6 +8,7 @@ gives its start time only, so that the next window begins there.
 from __future__ import annotations
 
 import random
+import signal
 from dataclasses import dataclass
 
 import numpy as np
@@ -185,7 +186,8 @@ _adopted: list[Windows] = []  # in a worker process: the one whose batches it dr
 
 
 def adopt(windows: Windows) -> None:
-    """Start a worker process: `draw` will use `windows`."""
+    """Start a worker process: `draw` will use `windows`. Interrupts are the parent's to handle."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     _adopted[:] = [windows]
 
 

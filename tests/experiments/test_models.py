@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from transformers import PreTrainedTokenizerFast
 from experiments import models
 from experiments.transcription import Transcription, build
 from harness.errors import ExitCode, UserError
+from tests.experiments.conftest import ROOT
 
 
 def test_a_folder_in_transformers_format_gives_the_same_tokens_and_words(
@@ -42,6 +44,29 @@ def test_a_checkpoint_that_cannot_be_had_is_named_with_the_choices(
     assert refused.value.exit_code == ExitCode.INPUT
     assert name in str(refused.value)
     assert "whisper_small_random" in refused.value.hint and "tiny_random" in refused.value.hint
+
+
+@pytest.mark.parametrize(
+    "file, left",
+    [
+        ("model.safetensors", 1000),
+        ("config.json", None),
+        ("generation_config.json", None),
+        ("tokenizer.json", None),
+    ],
+)
+def test_a_damaged_checkpoint_is_refused(file: str, left: int | None, tmp_path: Path) -> None:
+    """left: bytes that are left of the file, None where it is gone."""
+    folder = tmp_path / "checkpoint"
+    shutil.copytree(ROOT / "experiments" / "checkpoint", folder)
+    whole = (folder / file).read_bytes()
+    (folder / file).unlink()
+    if left:
+        (folder / file).write_bytes(whole[:left])
+    cfg = OmegaConf.create({"name": str(folder), "source": "pretrained", "new_tokens": None})
+    with pytest.raises(UserError, match="could not be loaded from that folder") as refused:
+        models.load(cfg, "eager", "en", "cpu", None)
+    assert refused.value.exit_code == ExitCode.INPUT
 
 
 def test_an_unspoken_language_is_refused_with_the_spoken_ones(configure: Callable[..., DictConfig]) -> None:
