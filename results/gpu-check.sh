@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # On a machine with a GPU: what can only be tested there, and the whole ladder with Whisper-small's shapes.
 # Usage: bash results/gpu-check.sh [INTO]       INTO: where the published runs go, default results/h200
-# PYTHON is the interpreter, default .venv/bin/python. Takes about seven minutes on an H200.
+# PYTHON is the interpreter, default .venv/bin/python. Takes about nine minutes on an H200.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit
 into=${1:-results/h200}
@@ -28,6 +28,11 @@ check ./nsys-run.sh -- "$python" -c 'import time; time.sleep(1)'
 # The same analysis from torch.profiler.
 check "$python" -m harness +scope=cuda_graphs "${common[@]}" capture=kineto max_new_tokens=12 \
   "outputs=$outputs/kineto"
+
+# Words in fp16: the bundled checkpoint on clips that it never heard.
+check "$python" -m experiments.evaluate --device cuda
+check "$python" -m harness -m +scope=baseline,cuda_graphs audio=heldout capture=none measure.warmup=1 \
+  measure.iterations=2 "outputs=$outputs/words"
 
 # The ladder, published only if all of it worked.
 others=${#failed[@]}

@@ -10,6 +10,10 @@ import pytest
 from harness import environment, nsys
 from harness.errors import UserError
 
+# Before torch is imported, here and in the commands of tests: the workers of pytest-xdist fill the cores, and
+# threads beyond that mostly wait for one another. Sums also come in the same order each time.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """GPU tests are skipped where there is none; tests with a real nsys share one worker.

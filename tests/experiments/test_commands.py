@@ -102,6 +102,13 @@ def test_a_model_without_hub_or_cache_is_refused_with_the_choices(tmp_path: Path
     assert json.loads((only_run(tmp_path) / "run.json").read_text())["status"] == "failed"
 
 
+def test_a_checkpoint_folder_without_weights_is_refused(tmp_path: Path) -> None:
+    done = harness(tmp_path, "+scope=baseline", "device=cpu", f"model.path={tmp_path}")
+    assert done.returncode == ExitCode.INPUT
+    assert f"{tmp_path} holds no model.safetensors" in done.stderr and "try: model=bundled" in done.stderr
+    assert not (tmp_path / "outputs").exists()
+
+
 @pytest.mark.parametrize(
     "override, named",
     [
@@ -111,8 +118,9 @@ def test_a_model_without_hub_or_cache_is_refused_with_the_choices(tmp_path: Path
         ("model=whisper_smal", "whisper_small"),
         ("model.source=nowhere", "random, pretrained"),
         ("model.new_tokens=x", "model.new_tokens=x is not a whole number"),
-        ("model.shape=null", "model.shape=null is not a section"),
-        ("model.shape.suppress=7", "model.shape.suppress=7 is not a list"),
+        ("model=tiny_random model.shape=null", "model.shape=null is not a section"),
+        ("model=tiny_random model.shape.suppress=7", "model.shape.suppress=7 is not a list"),
+        ("model.path=5", "model.path=5 is not the folder"),
         ("max_new_tokens=abc", "max_new_tokens=abc is not a whole number"),
         ("audio=null", "audio=null"),
         ("audio.path=5", "audio.path=5 is not the path"),
@@ -121,7 +129,7 @@ def test_a_model_without_hub_or_cache_is_refused_with_the_choices(tmp_path: Path
     ],
 )
 def test_choices_that_do_not_exist_or_fit_are_refused(override: str, named: str, tmp_path: Path) -> None:
-    done = harness(tmp_path, "+scope=baseline", "device=cpu", override)
+    done = harness(tmp_path, "+scope=baseline", "device=cpu", *override.split())
     assert done.returncode == ExitCode.USAGE
     assert done.stderr.startswith("error: ") and len(done.stderr.splitlines()) <= 2
     assert named in done.stderr

@@ -18,7 +18,6 @@ from experiments.train.model import new_model
 from experiments.train.recipe import RECIPES
 from harness.errors import ExitCode, UserError
 from tests.experiments.conftest import CLIPS, ROOT
-from tests.experiments.one_thread import one_thread  # noqa: F401 - a fixture
 
 SHIPPED = ROOT / "experiments/checkpoint"
 MIB = 2**20

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -26,15 +26,6 @@ from tests.experiments.conftest import CLIPS
 
 EVALUATION = json.loads((CHECKPOINT / "evaluation.json").read_text())
 FEW = ("05_room", "22_noise", "30_clean")  # without errors: no choice was close
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """As one_thread.py has it, for fixtures of this module too."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

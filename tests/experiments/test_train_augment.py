@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from experiments.audio import SAMPLE_RATE_HZ
 from experiments.train.augment import Disturbance, assemble, coloured_noise, mask_spectrogram, melody
-from tests.experiments.one_thread import one_thread  # noqa: F401 - a fixture
 
 NONE = 2**40  # where a segment that is not there starts
 

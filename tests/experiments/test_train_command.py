@@ -18,7 +18,6 @@ from experiments.train.__main__ import NOT_FINISHED, main
 from experiments.train.recipe import RECIPES
 from harness.errors import ExitCode
 from tests.experiments.conftest import ROOT
-from tests.experiments.one_thread import one_thread  # noqa: F401 - a fixture
 
 
 def train(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -25,7 +25,6 @@ from experiments.train.pieces import _tokenize
 from experiments.train.recipe import RECIPES, Stage
 from experiments.train.windows import Windows
 from tests.experiments.conftest import ROOT
-from tests.experiments.one_thread import one_thread  # noqa: F401 - a fixture
 from tests.experiments.test_train_windows import made_up_pool
 
 SMOKE = RECIPES["smoke"]

@@ -19,7 +19,6 @@ from experiments.train.model import BLANK, Decode, Encode, new_model
 from experiments.train.recipe import RECIPES, Stage
 from experiments.train.windows import IGNORED
 from tests.experiments.conftest import ROOT
-from tests.experiments.one_thread import one_thread  # noqa: F401 - a fixture
 from tests.experiments.test_train_loop import (
     NEVER,
     SMOKE,

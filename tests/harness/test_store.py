@@ -144,7 +144,7 @@ def test_the_table_goes_into_a_readme(outputs: Path) -> None:
     text = readme.read_text()
     assert text.startswith("before\n") and text.endswith("after\n") and "old" not in text
     assert text.index("| fake_one |") < text.index("| fake_two |")
-    assert "reference" in text and "identical" in text and "tiny_random" in text
+    assert "reference" in text and "identical" in text and "bundled" in text
     assert results(outputs.parent, "table", "--update", "README.md").returncode == 0
     assert readme.read_text() == text
 
