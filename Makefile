@@ -24,11 +24,10 @@ lint: $(READY)
 doctor: $(READY)
 	@$(PY) -m harness.doctor
 
-# Stops after nine minutes with its state saved in outputs/train; the same command goes on. Delete that to start over.
+# In pieces of nine minutes, each from the state that the last one saved in outputs/train: 75 says that there is more.
 train: $(READY)
-	@$(PY) -m experiments.train $(ARGS)
+	@while $(PY) -m experiments.train $(ARGS); status=$$?; [ $$status -eq 75 ]; do :; done; exit $$status
 
-# What the checkpoint's model card says, measured again.
 evaluate: $(READY)
 	@$(PY) -m experiments.evaluate $(ARGS)
 
@@ -48,7 +47,7 @@ lock:
 	touch $(READY)
 
 help:
-	@sed -n 's/^# //p' Makefile; echo "make doctor  what this machine has and lacks"; echo "make lint    ruff and mypy"; echo "make evaluate  word errors, timestamps and the draft of the bundled checkpoint"; echo "make gpu-check  the whole ladder on a GPU, into results/"; echo "make readme  the README's table from results/"; echo "make lock    write requirements.lock anew"
+	@sed -n 's/^# \(make .*\)/\1/p' Makefile; echo "make doctor  what this machine has and lacks"; echo "make lint    ruff and mypy"; echo "make evaluate  word errors, timestamps and the draft of the bundled checkpoint"; echo "make gpu-check  the whole ladder on a GPU, into results/"; echo "make readme  the README's table from results/"; echo "make lock    write requirements.lock anew"
 
 # The stamp is written last, so an interrupted set-up starts over.
 $(READY): requirements.lock

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     import torch
 
 
+# Of a checkpoint, those that decide its tokens and words.
+CHECKPOINT_FILES = ("model.safetensors", "config.json", "generation_config.json", "tokenizer.json")
+
+
 def check(cfg: Mapping[str, Any]) -> None:
     """Refuse options that don't go together and audio that can't be used; raises UserError."""
     Options.from_config(cfg)
@@ -28,7 +32,7 @@ def check(cfg: Mapping[str, Any]) -> None:
 
 def inputs(cfg: Mapping[str, Any]) -> dict[str, Any]:
     """What tokens and word errors depend on: the model as configured, the sound by file name and content, and
-    the words that are said in it. A checkpoint of the project counts by its weights, wherever it lies."""
+    the words that are said in it. A checkpoint that has a path counts by its files, wherever it lies."""
     files = audio.sound_files(cfg["audio"]["path"])
     return {
         "model": _model_inputs(cfg["model"]),
@@ -42,10 +46,14 @@ def inputs(cfg: Mapping[str, Any]) -> dict[str, Any]:
 def _model_inputs(model: Mapping[str, Any]) -> dict[str, Any]:
     found = dict(model)
     if folder := found.pop("path", None):
-        weights = Path(folder) / "model.safetensors"
-        if not weights.is_file():
-            raise UserError(f"{folder} holds no model.safetensors", "model=bundled", ExitCode.INPUT)
-        found["weights"] = hashlib.sha256(weights.read_bytes()).hexdigest()
+        if not (Path(folder) / CHECKPOINT_FILES[0]).is_file():
+            raise UserError(
+                f"{folder} holds no {CHECKPOINT_FILES[0]}",
+                "model.path=FOLDER of a checkpoint",
+                ExitCode.INPUT,
+            )
+        files = [file for name in CHECKPOINT_FILES if (file := Path(folder) / name).is_file()]
+        found["files"] = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
     return found
 
 

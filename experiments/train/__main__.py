@@ -9,8 +9,10 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from harness.environment import PROJECT
 from harness.errors import ExitCode, UserError
 
+CHECKPOINT = PROJECT / "experiments" / "checkpoint"
 NOT_FINISHED = 75  # sysexits.h: temporary failure, try again
 
 
@@ -23,19 +25,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--recipe", choices=("bundled", "smoke"), default="bundled")
     parser.add_argument("--work", type=Path, default=Path("outputs/train"), help="state and curves")
-    parser.add_argument("--out", type=Path, default=Path("experiments/checkpoint"), help="the checkpoint")
+    parser.add_argument(
+        "--out", type=Path, help="the checkpoint; default: the bundled one's folder, or one in --work"
+    )
     parser.add_argument("--minutes", type=float, default=9.0, help="stop after so long, state saved")
     parser.add_argument("--device", choices=("cuda", "cpu"), default=None)
     options = parser.parse_args(arguments)
     began = time.monotonic()
+    own = CHECKPOINT if options.recipe == "bundled" else options.work / options.recipe / "out"
+    out = options.out or own
     try:
         from experiments.train.pieces import train
 
-        _check_device(options.device)
+        _check_device(options.device, options.recipe)
         finished = train(
             options.recipe,
             options.work / options.recipe,
-            options.out,
+            out,
             began + 60 * options.minutes,
             options.device,
         )
@@ -51,15 +57,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not finished:
         print(f"stopped after {options.minutes:g} minutes; the same command goes on")
         return NOT_FINISHED
-    print(json.dumps({"checkpoint": str(options.out), "minutes": round((time.monotonic() - began) / 60, 1)}))
+    print(json.dumps({"checkpoint": str(out), "minutes": round((time.monotonic() - began) / 60, 1)}))
     return 0
 
 
-def _check_device(device: str | None) -> None:
+def _check_device(device: str | None, recipe: str) -> None:
     import torch
 
-    if device == "cuda" and not torch.cuda.is_available():
-        raise UserError("there is no GPU that torch can use", "--device cpu", ExitCode.MACHINE)
+    if torch.cuda.is_available() or device == "cpu" or (device is None and recipe == "smoke"):
+        return
+    raise UserError(
+        "there is no GPU that torch can use, and without one this takes days",
+        "--recipe smoke (seconds), or --device cpu if you mean it",
+        ExitCode.MACHINE,
+    )
 
 
 if __name__ == "__main__":

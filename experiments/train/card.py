@@ -138,7 +138,8 @@ def _draft(found: dict[str, Any]) -> str:
     table = _table(("prompt", "tokens", "agreement", *(f"{k} drafted" for k in drafted)), rows)
     return (
         "Share of the model's own greedy tokens (end token included) that the draft proposes, and the tokens "
-        "that each pass of the model yields in speculative decoding, by the number of drafted tokens:"
+        "that each pass of the model would yield in speculative decoding, counted from that agreement, by "
+        "the number of drafted tokens:"
         f"\n\n{table}"
     )
 
@@ -184,7 +185,7 @@ def _made(training: dict[str, Any]) -> dict[str, str]:
         "stages": _stages(recipe["stages"], training["model"]),
         "trained": (
             f"Trained on {training['machine']}, {training['date']}, commit "
-            f"{code_label(training['commit'], False)} ({versions})"
+            f"{code_label(training['commit'], training['dirty'])} ({versions})"
         ),
         "seed": str(recipe["seed"]),
         "model_s": f"{training['training_s']['model']:.0f}",

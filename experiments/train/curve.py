@@ -53,7 +53,8 @@ def _head(figure: Figure, training: dict[str, Any]) -> None:
         "Shaded: stages, by window length."
     )
     footer = (
-        f"{training['machine']} · commit {code_label(training['commit'], False)} · {training['date']} · "
+        f"{training['machine']} · commit {code_label(training['commit'], training['dirty'])} · "
+        f"{training['date']} · "
         f"{spent['model']:.0f} s for the model, {spent['draft']:.0f} s for the draft"
     )
     figure.text(0.012, 0.975, title, fontsize=15, fontweight="bold", va="top", color=INK)

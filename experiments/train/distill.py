@@ -1,4 +1,4 @@
-"""Training the draft: it learns to say what its model says, on windows the model was trained on."""
+"""Training the draft: it learns to say what its model says, on windows like those of the model's training."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ from experiments.train.corpus import Pool, make_pool
 CLIPS = 40
 SHORTEST_S, LONGEST_S = 5.0, 29.5
 SEED = 20_261_122
-HOURS = 0.9  # one speaker per clip, so that no voice is heard twice
+HOURS = 0.9  # one speaker per clip: a voice with accent, rate, pitch and speed of its own
 CONDITIONS = ("clean", "noise", "room")
 NOISE_SNR_DB = 15.0
 ROOM_SNR_DB = 20.0

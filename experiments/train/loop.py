@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Protocol
@@ -22,6 +23,7 @@ from experiments.train import windows
 from experiments.train.augment import Disturbance, assemble, mask_spectrogram
 from experiments.train.recipe import Stage
 from experiments.train.windows import Batch, Windows
+from harness.errors import ExitCode, UserError
 
 SAVE_EVERY_S = 120
 WORKERS = 2  # processes that lay out windows
@@ -63,11 +65,19 @@ class Feed:
         with ProcessPoolExecutor(WORKERS, context, windows.adopt, (self._windows,)) as workers:
             jobs = ((f"{self._seed} {step}", stage) for step, stage in plan)
             waiting = deque(workers.submit(windows.draw, *job) for job in itertools.islice(jobs, AHEAD))
-            for step, stage in plan:
-                arrays = waiting.popleft().result()
-                waiting.extend(workers.submit(windows.draw, *job) for job in itertools.islice(jobs, 1))
-                yield step, stage, self._hear(arrays, step, stage)
-            workers.shutdown(cancel_futures=True)
+            try:
+                for step, stage in plan:
+                    arrays = waiting.popleft().result()
+                    waiting.extend(workers.submit(windows.draw, *job) for job in itertools.islice(jobs, 1))
+                    yield step, stage, self._hear(arrays, step, stage)
+            except BrokenProcessPool as error:
+                raise UserError(
+                    "a process that lays out windows was killed",
+                    "the same command goes on; free some memory first",
+                    ExitCode.CHILD,
+                ) from error
+            finally:
+                workers.shutdown(cancel_futures=True)
 
     @torch.no_grad()
     def _hear(self, arrays: Batch, step: int, stage: Stage) -> Heard:

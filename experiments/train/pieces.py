@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 import shutil
 import time
@@ -24,8 +25,10 @@ from experiments.train.recipe import RECIPES, Recipe, Stage
 from experiments.train.text import training_sentence
 from experiments.train.tokens import train_tokenizer
 from experiments.train.windows import Windows
+from harness.errors import UserError
 
 TOKENIZER_SENTENCES = 30_000
+_AFTER = ("card.py", "curve.py", "heldout.py", "record.py", "__main__.py")  # what they do changes no weight
 
 
 def train(recipe_name: str, work: Path, out: Path, until: float, device: str | None = None) -> bool:
@@ -35,6 +38,7 @@ def train(recipe_name: str, work: Path, out: Path, until: float, device: str | N
     """
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     recipe, pieces = RECIPES[recipe_name], _Pieces(work, device)
+    _claim(work, recipe)
     trained = work / "checkpoint"
     if not (trained / "model.safetensors").exists() and not pieces.model(recipe, trained, until):
         return False
@@ -46,6 +50,21 @@ def train(recipe_name: str, work: Path, out: Path, until: float, device: str | N
     for file in trained.iterdir():
         shutil.copyfile(file, out / file.name)
     return True
+
+
+def _claim(work: Path, recipe: Recipe) -> None:
+    """Remember in `work` what is trained there: going on with another recipe or other code mixes two runs."""
+    sources = sorted(Path(__file__).parent.glob("*.py"))
+    code = hashlib.sha256(b"".join(source.read_bytes() for source in sources if source.name not in _AFTER))
+    claim = f"{recipe}\n{code.hexdigest()}\n"
+    path = work / "made_from.txt"
+    if path.exists() and path.read_text() != claim:
+        raise UserError(
+            f"{work} holds a training run of another recipe or of other code in experiments/train",
+            f"rm -r {work} to train anew, or another --work",
+        )
+    work.mkdir(parents=True, exist_ok=True)
+    path.write_text(claim)
 
 
 class _Pieces:

@@ -20,9 +20,11 @@ PACKAGES = ("torch", "transformers", "tokenizers", "espeakng-loader")
 
 @dataclass(frozen=True)
 class Origin:
-    """Of a training run: commit of the code, day it ended, processor, and versions by package."""
+    """Of a training run: commit of the code and whether the tree differed from it, day it ended, processor,
+    and versions by package."""
 
     commit: str | None
+    dirty: bool | None
     date: str
     machine: str
     versions: dict[str, str]
@@ -32,9 +34,10 @@ def origin_here(device: str) -> Origin:
     """A run that ends now, on this machine."""
     import torch
 
-    on_gpu = device == "cuda"
+    on_gpu, code = device == "cuda", environment.git(environment.PROJECT)
     return Origin(
-        commit=environment.git(environment.PROJECT)["commit"],
+        commit=code["commit"],
+        dirty=code["dirty"],
         date=datetime.now(UTC).date().isoformat(),
         machine=torch.cuda.get_device_name() if on_gpu else environment.cpu()["model"],
         versions={"python": platform.python_version()} | {name: metadata.version(name) for name in PACKAGES},

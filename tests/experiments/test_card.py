@@ -90,7 +90,9 @@ def test_a_run_of_training_is_recorded_with_its_curves(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         (tmp_path / name / "curve.jsonl").write_text(json.dumps(row) + "\n")
     recipe = RECIPES["smoke"]
-    write_record(tmp_path, tmp_path, recipe, Origin("f" * 40, "2026-01-02", "a machine", {"torch": "9"}))
+    write_record(
+        tmp_path, tmp_path, recipe, Origin("f" * 40, False, "2026-01-02", "a machine", {"torch": "9"})
+    )
     found = json.loads((tmp_path / "training.json").read_text())
     assert found["training_s"] == {"model": 3.5, "draft": 1.5} and found["model"] == [rows["model"]]
     assert found["recipe"]["stages"][0]["steps"] == recipe.stages[0].steps and found["commit"] == "f" * 40

@@ -105,7 +105,7 @@ def test_a_model_without_hub_or_cache_is_refused_with_the_choices(tmp_path: Path
 def test_a_checkpoint_folder_without_weights_is_refused(tmp_path: Path) -> None:
     done = harness(tmp_path, "+scope=baseline", "device=cpu", f"model.path={tmp_path}")
     assert done.returncode == ExitCode.INPUT
-    assert f"{tmp_path} holds no model.safetensors" in done.stderr and "try: model=bundled" in done.stderr
+    assert f"{tmp_path} holds no model.safetensors" in done.stderr and "try: model.path=" in done.stderr
     assert not (tmp_path / "outputs").exists()
 
 

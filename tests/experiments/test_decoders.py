@@ -138,7 +138,7 @@ def test_captured_steps_give_the_tokens_of_uncaptured_ones(
 
 
 @pytest.mark.gpu
-@pytest.mark.xfail(reason="torch 2.11, H200: unspecified launch failure; why is open", strict=False)
+@pytest.mark.xfail(reason="torch 2.11, H200: unspecified launch failure; why is open", strict=True)
 def test_a_graph_that_is_gone_leaves_nothing_behind(configure: Callable[..., DictConfig]) -> None:
     """Nothing may go on using the memory of a graph after it: not a library's workspace either."""
 

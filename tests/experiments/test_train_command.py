@@ -83,6 +83,24 @@ def test_a_recipe_that_is_not_there_is_named(tmp_path: Path) -> None:
     assert "'enormous'" in done.stderr and "smoke" in done.stderr
 
 
+def test_a_state_of_another_recipe_or_other_code_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pieces._claim(tmp_path / "work/smoke", RECIPES["bundled"])
+    assert main(["--recipe", "smoke", *options(tmp_path)]) == ExitCode.USAGE
+    assert f"rm -r {tmp_path / 'work/smoke'}" in capsys.readouterr().err
+
+
+def test_only_the_bundled_recipe_writes_over_the_bundled_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = {}
+    monkeypatch.setattr(pieces, "train", lambda recipe, work, out, *_: written.update({recipe: out}) or True)
+    for recipe in RECIPES:
+        assert main(["--recipe", recipe, "--device", "cpu", "--work", str(tmp_path)]) == ExitCode.OK
+    assert written == {"bundled": ROOT / "experiments/checkpoint", "smoke": tmp_path / "smoke/out"}
+
+
 def test_a_gpu_that_is_not_there_is_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
