@@ -18,7 +18,8 @@ def percent(share: float | None) -> str:
     return "–" if share is None else f"{share:.2%}"
 
 
-def _seconds(value: float | None) -> str:
+def seconds(value: float | None) -> str:
+    """A time with three decimals, a dash if there is none."""
     return "–" if value is None else f"{value:.3f} s"
 
 
@@ -52,7 +53,7 @@ def timestamps(found: dict[str, Any]) -> Iterator[RenderableType]:
     keys = ("start_error_median_s", "start_error_p95_s", "end_error_median_s", "end_error_p95_s")
     for name, row in {"all": found["all"], **found["conditions"]}.items():
         counts = (str(row["segments"]), str(row["unmatched"]), percent(row["share_within"]))
-        table.add_row(name, *counts, *(_seconds(row[key]) for key in keys))
+        table.add_row(name, *counts, *(seconds(row[key]) for key in keys))
     yield table
     yield f"  WER of the text that came with them: {percent(found['wer'])}"
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+from experiments.evaluate.tables import percent, seconds
 from experiments.train import curve
 from experiments.train.record import FILE_NAME as TRAINING
 from harness.errors import ExitCode, UserError
@@ -62,7 +63,7 @@ def _measured(found: dict[str, Any]) -> dict[str, str]:
         "clips": str(found["audio"]["clips"]),
         "minutes": f"{found['audio']['seconds'] / 60:.0f}",
         "audio": found["audio"]["name"],
-        "wer": _percent(found["words"]["all"]["wer"]),
+        "wer": percent(found["words"]["all"]["wer"]),
         "measured": f"on {made['machine']} in {model['dtype']}, {made['date']}, {code} ({versions})",
         "words": _words(found["words"]),
         "words_how": _words_how(found["words"]["all"]),
@@ -82,7 +83,7 @@ def _part(found: dict[str, Any], written: Callable[[dict[str, Any]], str]) -> st
 
 def _words(found: dict[str, Any]) -> str:
     rows = [
-        (name, str(r["clips"]), str(r["words"]), _percent(r["wer"]), _percent(r["cer"]))
+        (name, str(r["clips"]), str(r["words"]), percent(r["wer"]), percent(r["cer"]))
         for name, r in {"all": found["all"], **found["conditions"]}.items()
     ]
     return _table(("clips", "number", "words", "WER", "CER"), rows)
@@ -113,14 +114,14 @@ def _timestamps(found: dict[str, Any]) -> str:
     )
     keys = ("start_error_median_s", "start_error_p95_s", "end_error_median_s", "end_error_p95_s")
     rows = [
-        (name, str(r["segments"]), _percent(r["share_within"]), *(_seconds(r[key]) for key in keys))
+        (name, str(r["segments"]), percent(r["share_within"]), *(seconds(r[key]) for key in keys))
         for name, r in {"all": found["all"], **found["conditions"]}.items()
     ]
     return (
         f"By transformers' `generate(return_timestamps=True)`, on {found['clips']} clips; each true sentence "
         "is compared with the segment that shares the most time with it "
         f"({found['all']['unmatched']} have none). "
-        f"The text that comes with the times has {_percent(found['wer'])} WER.\n\n{_table(header, rows)}"
+        f"The text that comes with the times has {percent(found['wer'])} WER.\n\n{_table(header, rows)}"
     )
 
 
@@ -130,7 +131,7 @@ def _draft(found: dict[str, Any]) -> str:
         (
             name.replace("_", " "),
             str(r["positions"]),
-            _percent(r["share"]),
+            percent(r["share"]),
             *("–" if n is None else f"{n:.2f}" for n in r["tokens_per_verification"].values()),
         )
         for name, r in found.items()
@@ -207,7 +208,7 @@ def _stages(stages: list[dict[str, Any]], rows: list[dict[str, Any]]) -> str:
                 " to ".join(f"{weight:g}" for weight in dict.fromkeys(stage["ctc"])),
                 f"{stage['untouched']:.0%}",
                 f"{last[stage['name']]['loss']:.3f}",
-                _percent(last[stage["name"]]["accuracy"]),
+                percent(last[stage["name"]]["accuracy"]),
             )
             for stage in stages
         ],
@@ -218,14 +219,6 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [header, ["---"] * len(header), *rows]
     cells = [[cell.replace("|", r"\|") for cell in line] for line in lines]
     return "\n".join(f"| {' | '.join(line)} |" for line in cells)
-
-
-def _percent(share: float | None) -> str:
-    return "–" if share is None else f"{share:.2%}"
-
-
-def _seconds(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3f} s"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -17,6 +17,7 @@ from experiments.train import card, curve
 from experiments.train.recipe import RECIPES
 from experiments.train.record import Origin, origin_here, write_record
 from harness.errors import ExitCode
+from tests.experiments.conftest import ROOT
 
 EVALUATION = json.loads((CHECKPOINT / "evaluation.json").read_text())
 TRAINING = json.loads((CHECKPOINT / "training.json").read_text())
@@ -33,6 +34,14 @@ def test_the_shipped_card_is_up_to_date(tmp_path: Path) -> None:
     assert card.main([str(tmp_path)]) == ExitCode.OK
     assert (tmp_path / "README.md").read_text() == (CHECKPOINT / "README.md").read_text()
     assert (tmp_path / "curve.png").read_bytes()[:8] == (CHECKPOINT / "curve.png").read_bytes()[:8]
+
+
+def test_the_readme_says_of_the_checkpoint_what_the_records_say() -> None:
+    readme = " ".join((ROOT / "README.md").read_text().split())
+    assert f"{EVALUATION['model']['parameters'] / 1e6:.1f} million parameters" in readme
+    assert f"{EVALUATION['words']['all']['wer']:.1%} WER on clips it never heard" in readme
+    assert f"{EVALUATION['audio']['clips']} clips that the bundled model never heard" in readme
+    assert f"in {sum(TRAINING['training_s'].values()) / 60:.0f} minutes on an H200" in readme
 
 
 def test_the_front_matter_is_what_the_hub_reads() -> None:
