@@ -8,7 +8,7 @@ PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run test lint doctor train evaluate readme lock gpu-check help
+.PHONY: run test lint doctor train evaluate readme lock gpu-check calibrate help
 
 run: $(READY)
 	@$(PY) -m harness $(if $(ARGS),$(ARGS),+scope=cuda_graphs)
@@ -35,6 +35,11 @@ evaluate: $(READY)
 gpu-check: $(READY)
 	bash results/gpu-check.sh
 
+# On a machine with a GPU: the gap analysis against gaps of known length and cause, into results/calibration.md.
+# ARGS="--keep tests/data/h200_calibration_2025.3" also refreshes the recording that the tests read.
+calibrate: $(READY)
+	@$(PY) -m benchmarks.record_calibration $(ARGS)
+
 # The README's table from the runs published in results/.
 readme: $(READY)
 	@$(PY) -m harness.results rebuild --db results/h200/results.db
@@ -47,7 +52,7 @@ lock:
 	touch $(READY)
 
 help:
-	@sed -n 's/^# \(make .*\)/\1/p' Makefile; echo "make doctor  what this machine has and lacks"; echo "make lint    ruff and mypy"; echo "make evaluate  word errors, timestamps and the draft of the bundled checkpoint"; echo "make gpu-check  the whole ladder on a GPU, into results/"; echo "make readme  the README's table from results/"; echo "make lock    write requirements.lock anew"
+	@sed -n 's/^# \(make .*\)/\1/p' Makefile; echo "make doctor  what this machine has and lacks"; echo "make lint    ruff and mypy"; echo "make evaluate  word errors, timestamps and the draft of the bundled checkpoint"; echo "make gpu-check  the whole ladder on a GPU, into results/"; echo "make calibrate  the gap analysis against known gaps, on a GPU"; echo "make readme  the README's table from results/"; echo "make lock    write requirements.lock anew"
 
 # The stamp is written last, so an interrupted set-up starts over.
 $(READY): requirements.lock

@@ -1,83 +1,119 @@
-"""`python -m analysis TRACE`: tables and figures of any nsys export."""
+"""`python -m analysis TRACE`: tables and figures of any nsys export. Other words are commands: see --help."""
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 
+from analysis.commands import common
+from analysis.commands.common import Exit
 from analysis.errors import TraceError
 
-EXIT_STORAGE = 5
-EXIT_TRACE = 6
-_PIPE_WIDTH = 120
+COMMANDS = ("compare", "check", "export")
 
 _EXAMPLES = """\
 examples:
-  python -m analysis trace.sqlite                    tables, and figures in ./trace-analysis/
+  python -m analysis trace.sqlite                    tables, and report and figures in ./trace-analysis/
   python -m analysis trace.sqlite.xz --out figures   a packed export, figures elsewhere
   python -m analysis trace.sqlite --no-plots         tables only
+  python -m analysis trace.sqlite --json             everything as one JSON document, no files
+
+commands (each with a --help of its own):
+  python -m analysis compare A B           what changed between runs or traces, and where
+  python -m analysis check RUN --baseline RUN --max latency=+5%
+                                           for CI: 0 within the limits, 1 regression, 3 too noisy to tell
+  python -m analysis export TRACE --perfetto
+                                           for ui.perfetto.dev
 
 make an export with:  nsys profile --trace=cuda,nvtx --sample=none --cpuctxsw=none -o trace PROGRAM
                       nsys export --type=sqlite --output=trace.sqlite trace.nsys-rep
 
-exit codes: 0 done · 2 wrong usage · 5 figures can't be written · 6 the trace can't be analysed
+exit codes: 0 done · 2 wrong usage · 5 files can't be written · 6 the trace can't be analysed
 """
 
 
+def main(argv: Sequence[str] | None = None) -> int:
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        if words and words[0] in COMMANDS:
+            return int(import_module(f"analysis.commands.{words[0]}").main(words[1:]))
+        return _trace(_parser().parse_args(words))
+    except BrokenPipeError:
+        common.quiet_pipe()
+        return Exit.OK
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m analysis",
-        description="Where the GPU's time went in an Nsight Systems export: busy, idle, why, in which phase.",
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    description = "Where the GPU's time went in an Nsight Systems export: busy, idle, why, in which phase."
+    parser = common.parser("", description, _EXAMPLES)
     parser.add_argument(
         "trace", type=Path, metavar="TRACE", help="an nsys SQLite export (.sqlite, or .xz, .gz)"
     )
     parser.add_argument(
-        "--out", type=Path, metavar="DIR", help="folder for figures (default: ./TRACE-analysis)"
+        "--out", type=Path, metavar="DIR", help="folder for report and figures (default: ./TRACE-analysis)"
     )
-    parser.add_argument("--no-plots", action="store_true", help="print the tables only")
+    parser.add_argument(
+        "--html",
+        type=Path,
+        metavar="FILE",
+        help="where the report goes (default: report.html in that folder)",
+    )
+    parser.add_argument(
+        "--no-plots", action="store_true", help="print the tables only (and --html, if given)"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON instead of tables (and write --html)")
     return parser
 
 
-def main(argv: list[str] | None = None) -> int:
-    arguments = _parser().parse_args(argv)
+def _trace(arguments: argparse.Namespace) -> int:
     out = arguments.out or Path(f"{arguments.trace.name.split('.sqlite')[0]}-analysis")
+    tables_only = arguments.no_plots or arguments.json
+    html = arguments.html or (None if tables_only else out / "report.html")
     try:
-        _analyse(arguments.trace, None if arguments.no_plots else out)
+        _analyse(arguments.trace, html, None if tables_only else out, as_json=arguments.json)
     except TraceError as error:
-        print(f"error: {error}", file=sys.stderr)
-        if error.hint:
-            print(f"  try: {error.hint}", file=sys.stderr)
-        return EXIT_TRACE
+        return common.fail_trace(error)
+    except BrokenPipeError:
+        raise
     except OSError as error:
-        print(f"error: can't write to {out}: {error.strerror}", file=sys.stderr)
-        print("  try: --out with a folder that you may write to", file=sys.stderr)
-        return EXIT_STORAGE
-    return 0
+        where = error.filename or out
+        return common.fail_storage(error, where, "--out with a folder that you may write to")
+    return Exit.OK
 
 
-def _analyse(path: Path, out: Path | None) -> None:
+def _analyse(path: Path, html: Path | None, figures: Path | None, *, as_json: bool) -> None:
     # pandas and matplotlib take most of a second to import: not before the arguments are known to be good.
-    from rich.console import Console
-
-    from analysis import Trace, account, diagnose, text
+    from analysis import Trace, account, diagnose
 
     with Trace.open(path) as trace:
         diagnose.require_gpu_work(trace)
         acc = account(trace)
-        Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH).print(text.tables(acc))
-        if out is None:
-            return
-        from analysis import plots
+        if as_json:
+            from analysis.document import document
 
-        stamp = plots.Stamp.of_trace(trace.info)
-        figures = {"gaps": plots.gaps(acc, stamp), "timeline": plots.timeline(trace, acc, stamp)}
-        for stem, figure in figures.items():
-            for file in plots.save(figure, out, stem):
-                print(file.resolve())
+            common.print_json(document(trace, acc))
+        else:
+            from analysis import text
+
+            common.print_tables(text.tables(acc))
+        written = []
+        if figures is not None:
+            from analysis import plots
+
+            stamp = plots.Stamp.of_trace(trace.info)
+            drawn = {"gaps": plots.gaps(acc, stamp), "timeline": plots.timeline(trace, acc, stamp)}
+            for stem, figure in drawn.items():
+                written += plots.save(figure, figures, stem)
+        if html is not None:
+            from analysis import html as report
+            from analysis.memory import memory
+
+            written.append(report.write(html, report.of_trace(trace, acc, memory(trace, acc))))
+        for file in written:
+            print(file.resolve(), file=sys.stderr if as_json else sys.stdout)
 
 
 if __name__ == "__main__":

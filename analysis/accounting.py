@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
 
 from analysis import diagnose
-from analysis.gaps import classify, device_gaps
-from analysis.intervals import Ints, covered_ns
+from analysis.causes import CAUSE_COLUMNS, CAUSES, Blame
+from analysis.gaps import Gaps, find_gaps
+from analysis.grouping import Codes
+from analysis.host import match_launches
+from analysis.intervals import Ints
 from analysis.kernels import attention_backend, attention_counts, kernel_table, shorten
-from analysis.phases import (
-    HARNESS_DOMAIN,
-    ITERATION,
-    enclosing_ranges,
-    innermost,
-    match_launches,
-    phase_table,
-)
+from analysis.phases import HARNESS_DOMAIN, ITERATION, Phases
 from analysis.trace import Trace, TraceInfo
 
 
@@ -26,11 +22,15 @@ from analysis.trace import Trace, TraceInfo
 class Account:
     """Where the time of a traced window went. All columns ending in `_ns` are integer nanoseconds.
 
-    devices: device, name, window_ns, busy_ns, idle_ns, idle_share, kernels, work, attention_flash … (kernels
-        of each attention backend).
-    gaps: device, start_ns, end_ns, dur_ns, cause, phase, before, after, api (the call that ended it).
-    phases: see `analysis.phases.phase_table`.
-    kernels: name, kind, count, total_ns, median_ns, busy_share, phases; the most expensive first.
+    devices: device, name, window_ns, busy_ns, idle_ns, idle_share, kernels, work, host_ns … unknown_ns (idle
+        time by cause, see `analysis.causes`), attention_flash … (kernels of each attention backend).
+    gaps: device, start_ns, end_ns, dur_ns, cause (the one with most of it), phase, before, after (what ran),
+        before_row, after_row (rows of the trace's work, -1 at the ends), api (the call that ended it).
+    phases: domain, name, count, wall_ns (host time inside), busy_ns (union of its work, per device), idle_ns
+        (the gaps that its work ended), idle_share = idle / (idle + busy), kernels, work (kernels, copies,
+        memsets), gap_median_ns, gap_p90_ns (NaN without gaps), host_ns … unknown_ns, attention_flash ….
+        Phases that enclose others include them.
+    kernels: name, shape, kind, count, total_ns, median_ns, busy_share, phases; the most expensive first.
     """
 
     window_ns: tuple[int, int]
@@ -39,41 +39,62 @@ class Account:
     phases: pd.DataFrame
     kernels: pd.DataFrame
     warnings: list[str] = field(default_factory=list)
+    _blame: Blame | None = field(default=None, repr=False, compare=False)
 
     def phase(self, name: str, domain: str = HARNESS_DOMAIN) -> pd.Series | None:
         """One row of `phases`, or None."""
         rows = self.phases[(self.phases["name"] == name) & (self.phases["domain"] == domain)]
         return rows.iloc[0] if len(rows) else None
 
+    def segments(self, gaps: Ints) -> pd.DataFrame:
+        """These rows of `gaps`, cut at the borders between causes.
+
+        Columns: gap (row of `gaps`), start_ns, end_ns, dur_ns, cause; in order of time within a gap.
+        """
+        if self._blame is None or len(gaps) == 0:
+            columns = ["gap", "start_ns", "end_ns", "dur_ns", "cause"]
+            return pd.DataFrame({name: pd.Series(dtype=np.int64) for name in columns})
+        parts = self._blame.cut(np.asarray(gaps, dtype=np.int64))
+        return pd.DataFrame(
+            {
+                "gap": parts.gap,
+                "start_ns": parts.start_ns,
+                "end_ns": parts.end_ns,
+                "dur_ns": parts.end_ns - parts.start_ns,
+                "cause": pd.Categorical.from_codes(parts.cause, pd.Index(CAUSES)),
+            }
+        )
+
 
 def account(trace: Trace) -> Account:
     """Account for every nanosecond of every device between the window's ends.
 
     The window spans the harness's outermost iterations, or all GPU work where there are none. For each
-    device busy + idle = window, and the gaps add up to idle. A trace without GPU work has phases with host
-    time only, and a warning.
+    device busy + idle = window, the gaps add up to idle, and so do the causes. A trace without GPU work has
+    phases with host time only, and a warning.
     """
     ranges, window = _window(trace)
     work = _within(trace.work, window)
     if diagnose.missing_kernels(trace):
         work = work.iloc[:0]  # copies alone would make a busy device look idle
-    launch = match_launches(work, trace.api)
-    enclosing = _launched_in(ranges, trace.api, launch)
-    phase = _take(pd.Categorical(ranges["name"]), innermost(ranges, enclosing))
-    names = shorten(work["name"])
-
-    gaps = device_gaps(work, window)
-    gaps["cause"] = classify(gaps, work, trace.api, launch)
-    backend = attention_backend(work["name"])
-    phases = phase_table(ranges, work, enclosing, gaps, backend)
-    devices = _device_table(work, backend, window, trace.info)
+    launched = match_launches(trace.work, trace.api)
+    launch = launched[work["row"]] if "row" in work else launched[: len(work)]
+    phases = Phases.of(ranges, trace.api, launch)
+    found = find_gaps(work, window)
+    blame = Blame(trace, _in_trace(found, work), launched)
+    cause, by_device, by_stretch = _split(found, blame, phases, work)
+    short, backend = shorten(work["name"]), attention_backend(work["name"])
+    devices = _device_table(work, found, by_device, backend, window, trace.info)
     return Account(
         window_ns=window,
         devices=devices,
-        gaps=_describe(gaps, names, phase, trace.api, launch),
-        phases=phases,
-        kernels=kernel_table(names, phase, work, int(devices["busy_ns"].sum())),
-        warnings=diagnose.warnings(trace, launch),
+        gaps=_gap_table(found, work, cause, short, phases, trace.api, launch),
+        phases=_phase_table(phases, work, found, by_stretch, backend),
+        kernels=kernel_table(
+            short, phases.name_of(phases.stretch_of_work), work, int(devices["busy_ns"].sum())
+        ),
+        warnings=diagnose.warnings(trace, work, launch),
+        _blame=blame,
     )
 
 
@@ -92,60 +113,132 @@ def _window(trace: Trace) -> tuple[pd.DataFrame, tuple[int, int]]:
 
 
 def _within(work: pd.DataFrame, window: tuple[int, int]) -> pd.DataFrame:
-    """The work that overlaps the window, cut at its ends."""
-    inside = (work["start_ns"] < window[1]) & (work["end_ns"] > window[0])
-    work = work[inside].reset_index(drop=True)
+    """The work that overlaps the window, cut at its ends; the same table if all of it lies inside.
+
+    Otherwise a column `row` says which of the trace's work it is.
+    """
+    start, end = work["start_ns"].to_numpy(), work["end_ns"].to_numpy()
+    if len(work) == 0 or (start.min() >= window[0] and end.max() <= window[1]):
+        return work
+    inside = (start < window[1]) & (end > window[0])
+    inside |= (start == end) & (start >= window[0]) & (end <= window[1])  # took less than the clock's tick
+    work = work[inside].reset_index(names="row")
     work["start_ns"] = work["start_ns"].clip(lower=window[0])
     work["end_ns"] = work["end_ns"].clip(upper=window[1])
     return work
 
 
-def _launched_in(ranges: pd.DataFrame, api: pd.DataFrame, launch: Ints) -> Ints:
-    """Rows of `ranges` open around each work's launch call, outermost first, -1 for none."""
-    levels = int(ranges["depth"].max()) + 1 if len(ranges) else 0
-    enclosing = np.full((len(launch), levels), -1, dtype=np.int64)
-    known = launch >= 0
-    calls = api.iloc[launch[known]]
-    enclosing[known] = enclosing_ranges(ranges, calls["thread"].to_numpy(), calls["start_ns"].to_numpy())
-    return enclosing
+def _split(gaps: Gaps, blame: Blame, phases: Phases, work: pd.DataFrame) -> tuple[np.ndarray, Ints, Ints]:
+    """The dominant cause of each gap, and idle time by cause: [devices, causes] and [stretches, causes].
+
+    Devices are numbered in ascending order; the last stretch stands for gaps that no phase's work ended.
+    """
+    device = np.unique(gaps.device, return_inverse=True)[1] if len(gaps) else gaps.device
+    stretch = np.append(phases.stretch_of_work, len(phases.stretches) - 1)[gaps.after]
+    cause = np.empty(len(gaps), dtype=np.int8)
+    by_device = np.zeros((int(device.max(initial=-1)) + 1, len(CAUSES)), dtype=np.int64)
+    by_stretch = np.zeros((len(phases.stretches), len(CAUSES)), dtype=np.int64)
+    for rows in blame.chunks():
+        parts = blame.cut(rows)
+        per_gap = parts.by_cause(parts.gap - rows[:1].sum(), len(rows))
+        cause[rows] = per_gap.argmax(axis=1)
+        by_device += parts.by_cause(device[parts.gap], len(by_device))
+        by_stretch += parts.by_cause(stretch[parts.gap], len(by_stretch))
+    return cause, by_device, by_stretch
 
 
 def _device_table(
-    work: pd.DataFrame, backend: pd.Categorical, window: tuple[int, int], info: TraceInfo
-) -> pd.DataFrame:
-    code, device = pd.factorize(work["device"], sort=True)
-    code = code.astype(np.int64)
-    start, end = work["start_ns"].to_numpy(), work["end_ns"].to_numpy()
+    work: pd.DataFrame, gaps: Gaps, by_cause: Ints, backend: pd.Categorical, window: tuple[int, int],
+    info: TraceInfo,
+) -> pd.DataFrame:  # fmt: skip
+    device, code = np.unique(work["device"].to_numpy(), return_inverse=True)
+    idle = np.zeros(len(device), dtype=np.int64)
+    np.add.at(idle, np.searchsorted(device, gaps.device), gaps.end_ns - gaps.start_ns)
     names = {gpu.id: gpu.name for gpu in info.gpus}
     table = pd.DataFrame(
         {
-            "device": np.asarray(device, dtype=np.int64),
+            "device": device.astype(np.int64),
             "name": [names.get(int(one), "") for one in device],
             "window_ns": window[1] - window[0],
-            "busy_ns": covered_ns(code, start, end, len(device)),
+            "busy_ns": window[1] - window[0] - idle,
+            "idle_ns": idle,
         }
     )
-    table["idle_ns"] = table["window_ns"] - table["busy_ns"]
     table["idle_share"] = table["idle_ns"] / table["window_ns"]
-    is_kernel = work["kind"].isin(["kernel", "graph"]).to_numpy()
-    table["kernels"] = np.bincount(code[is_kernel], minlength=len(device))
+    table["kernels"] = np.bincount(code[_is_kernel(work)], minlength=len(device))
     table["work"] = np.bincount(code, minlength=len(device))
+    spent = np.zeros((len(device), len(CAUSES)), dtype=np.int64)
+    spent[np.searchsorted(device, np.unique(gaps.device))] = by_cause
+    table[CAUSE_COLUMNS] = spent
     return table.join(attention_counts(backend, code, len(device)))
 
 
-def _describe(
-    gaps: pd.DataFrame, names: pd.Categorical, phase: pd.Categorical, api: pd.DataFrame, launch: Ints
+def _is_kernel(work: pd.DataFrame) -> np.ndarray:
+    return work["kind"].isin(["kernel", "graph"]).to_numpy()
+
+
+def _phase_table(
+    phases: Phases, work: pd.DataFrame, gaps: Gaps, by_stretch: Ints, backend: pd.Categorical
 ) -> pd.DataFrame:
-    """Names instead of rows of the work: what ran before and after, which call ended it, in which phase."""
-    before, after = gaps["before_row"].to_numpy(), gaps["after_row"].to_numpy()
-    described = gaps.drop(columns=["before_row", "after_row"])
-    described["phase"] = _take(phase, after)
-    described["before"] = _take(names, before)
-    described["after"] = _take(names, after)
-    described["api"] = _take(pd.Categorical(api["name"]), np.append(launch, -1)[after])
-    return described
+    """See `Account.phases`."""
+    table = phases.names.copy()
+    count = len(phases.stretches)
+    stretch = phases.stretch_of_work
+    by_cause = phases.total(by_stretch)
+    table["wall_ns"] = phases.wall_ns()
+    table["busy_ns"] = phases.busy_ns(work)
+    table["idle_ns"] = by_cause.sum(axis=1)
+    active = table["busy_ns"] + table["idle_ns"]
+    table["idle_share"] = table["idle_ns"] / active.where(active > 0)
+    table["kernels"] = phases.total(np.bincount(stretch[_is_kernel(work)], minlength=count))
+    table["work"] = phases.total(np.bincount(stretch, minlength=count))
+    lengths, ended = gaps.end_ns - gaps.start_ns, np.append(stretch, count - 1)[gaps.after]
+    quantiles = [_median_and_p90(lengths[member[ended]]) for member in phases.members()]
+    table[["gap_median_ns", "gap_p90_ns"]] = np.array(quantiles, dtype=float).reshape(-1, 2)
+    table[CAUSE_COLUMNS] = by_cause
+    attention = attention_counts(backend, stretch, count)
+    return table.join(pd.DataFrame(phases.total(attention.to_numpy()), columns=attention.columns))
 
 
-def _take(names: pd.Categorical, row: Ints) -> pd.Categorical:
+def _median_and_p90(lengths: Ints) -> tuple[float, float]:
+    if len(lengths) == 0:
+        return np.nan, np.nan
+    median, p90 = np.percentile(lengths, [50, 90])
+    return float(median), float(p90)
+
+
+def _gap_table(
+    gaps: Gaps, work: pd.DataFrame, cause: np.ndarray, names: pd.Categorical, phases: Phases,
+    api: pd.DataFrame, launch: Codes,
+) -> pd.DataFrame:  # fmt: skip
+    """See `Account.gaps`: names instead of rows of the work."""
+    stretch = np.append(phases.stretch_of_work, len(phases.stretches) - 1)[gaps.after]
+    return pd.DataFrame(
+        {
+            "device": gaps.device,
+            "start_ns": gaps.start_ns,
+            "end_ns": gaps.end_ns,
+            "dur_ns": gaps.end_ns - gaps.start_ns,
+            "cause": pd.Categorical.from_codes(cause, pd.Index(CAUSES)),
+            "phase": phases.name_of(stretch),
+            "before": _take(names, gaps.before),
+            "after": _take(names, gaps.after),
+            "before_row": _in_trace(gaps, work).before,
+            "after_row": _in_trace(gaps, work).after,
+            "api": _take(api["name"].array, np.append(launch, -1)[gaps.after]),
+        },
+        copy=False,
+    )
+
+
+def _in_trace(gaps: Gaps, work: pd.DataFrame) -> Gaps:
+    """The same gaps with rows of the trace's work instead of the window's."""
+    if "row" not in work:
+        return gaps
+    rows = np.append(work["row"].to_numpy(np.int32), np.int32(-1))
+    return replace(gaps, before=rows[gaps.before], after=rows[gaps.after])
+
+
+def _take(names: pd.Categorical, row: Codes) -> pd.Categorical:
     """The names at these rows, NA for row -1."""
     return pd.Categorical.from_codes(np.append(names.codes, -1)[row], dtype=names.dtype)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 
 import numpy as np
+import pandas as pd
 
 from analysis.errors import TraceError
-from analysis.intervals import Ints
+from analysis.grouping import Codes
 from analysis.trace import Trace
 
 _LAUNCH_CALL = re.compile(r"^cu(da)?(LaunchKernel|LaunchCooperativeKernel|GraphLaunch|Launch\b)")
@@ -44,8 +45,8 @@ def require_gpu_work(trace: Trace) -> None:
         )
 
 
-def warnings(trace: Trace, launch: Ints) -> list[str]:
-    """Sentences about what the account of this trace can't know; `launch` [work] is -1 where unknown."""
+def warnings(trace: Trace, work: pd.DataFrame, launch: Codes) -> list[str]:
+    """Sentences about what the account of this work can't know; `launch` [work] is -1 where unknown."""
     found = []
     if missing := missing_kernels(trace):
         found.append(f"{missing[0]}: {missing[1]}. Idle time is not counted")
@@ -59,7 +60,23 @@ def warnings(trace: Trace, launch: Ints) -> list[str]:
             f"{unknown:,} of {len(launch):,} pieces of work have no launch call in the trace: "
             "the gaps before them have cause `unknown` and belong to no phase"
         )
+    if sentence := _too_early(trace, work, launch):
+        found.append(sentence)
     return found
+
+
+def _too_early(trace: Trace, work: pd.DataFrame, launch: Codes) -> str | None:
+    """Work that began before its launch call: the clocks of host and device don't agree."""
+    called = np.append(trace.api["start_ns"].to_numpy(), np.iinfo(np.int64).min)[launch]
+    early = called - work["start_ns"].to_numpy()
+    count = int(np.count_nonzero(early > 0))
+    if count == 0:
+        return None
+    worst_us = int(early.max()) / 1e3
+    return (
+        f"{count:,} of {len(work):,} pieces of work began before the call that launched them, by up to "
+        f"{worst_us:,.1f} µs: the trace's clocks disagree, and causes are uncertain by as much"
+    )
 
 
 def _missing_ranges(trace: Trace) -> str:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from analysis import pages
+from analysis.compiled import WORTH_COMPILING
+from analysis.intervals import Ints
+from analysis.pages import MISSING
 from analysis.source import damaged, open_database, table_names
 
 _CHUNK_ROWS = 100_000
@@ -22,7 +26,7 @@ class Export:
         self.path = path
         self._unpacked = TemporaryDirectory(prefix="analysis-")
         try:
-            self._connection = open_database(path, self._unpacked)
+            self._connection, self._file = open_database(path, self._unpacked)
         except BaseException:
             self._unpacked.cleanup()
             raise
@@ -50,13 +54,44 @@ class Export:
         except sqlite3.DatabaseError as error:
             raise damaged(self.path, error) from error
 
-    def integers(self, query: str, width: int) -> npt.NDArray[np.int64]:
-        """All rows of a query that returns `width` integers per row: shape [rows, width]."""
-        chunks = [np.empty((0, width), dtype=np.int64)]
+    def integers(self, table: str, columns: Sequence[str]) -> Iterator[Ints]:
+        """These columns of all rows, in chunks of shape [columns, rows].
+
+        MISSING stands for NULL, and for a column that this export doesn't have; of a table that it doesn't
+        have there are no chunks.
+        """
+        present = [name for name in columns if name in self.columns(table)]
+        rows = [columns.index(name) for name in present]
+        for chunk in self._integers(table, present) if present else ():
+            if len(present) == len(columns):
+                yield chunk
+            else:
+                whole = np.full((len(columns), chunk.shape[1]), MISSING, dtype=np.int64)
+                whole[rows] = chunk
+                yield whole
+
+    def _integers(self, table: str, columns: Sequence[str]) -> Iterator[Ints]:
+        done = 0
+        if self._is_large(table):
+            try:
+                for chunk in pages.integers(self._file, self._connection, table, columns):
+                    yield chunk
+                    done += chunk.shape[1]
+                return
+            except pages.NotPlain:
+                pass  # SQLite knows how to read what is left
+        listed = ", ".join(f'coalesce("{name}", {MISSING})' for name in columns)
         try:
-            cursor = self._connection.execute(query)
+            cursor = self._connection.execute(f"SELECT {listed} FROM {table} LIMIT -1 OFFSET {done}")
             while rows := cursor.fetchmany(_CHUNK_ROWS):
-                chunks.append(np.array(rows, dtype=np.int64))
+                yield np.ascontiguousarray(np.array(rows, dtype=np.int64).T)
         except (sqlite3.DatabaseError, TypeError, ValueError, OverflowError) as error:
             raise damaged(self.path, error) from error
-        return np.concatenate(chunks)
+
+    def _is_large(self, table: str) -> bool:
+        """Whether machine code pays. An export numbers its rows from 1."""
+        try:
+            (rows,) = self._connection.execute(f"SELECT max(rowid) FROM {table}").fetchone()
+        except sqlite3.DatabaseError:
+            return False
+        return (rows or 0) >= WORTH_COMPILING

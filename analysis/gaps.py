@@ -1,70 +1,70 @@
-"""Idle intervals of each device, and what they waited for.
-
-The causes:
-
-- `launch`  the host had not launched the next work when the gap began, or was still inside the launch call;
-- `queued`  the launch call had returned before the gap began: the device, a dependency or the driver waited;
-- `graph`   between two pieces of work of one graph launch;
-- `edge`    before the first and after the last work of the window;
-- `unknown` the trace holds no launch call of the work that ended the gap.
-"""
+"""Idle intervals of each device: what lies between the merged intervals of its work."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
-from analysis.intervals import Ints, find_gaps
+from analysis.compiled import loop_for
+from analysis.grouping import Codes
+from analysis.intervals import Ints
 
-CAUSES = ["launch", "queued", "graph", "edge", "unknown"]
 
+@dataclass(frozen=True)
+class Gaps:
+    """The gaps of all devices, ordered by device and time: arrays of one length.
 
-def device_gaps(work: pd.DataFrame, window: tuple[int, int]) -> pd.DataFrame:
-    """The idle intervals of every device with work; `work` lies within the window (ns).
-
-    Columns: device, start_ns, end_ns, dur_ns, before_row, after_row (rows of `work`, -1 at the edges).
-    busy + idle = window holds exactly for each device.
+    before, after: rows of the work that ended last and that started next; -1 at the window's ends.
     """
-    device = work["device"].to_numpy()
-    start, end = work["start_ns"].to_numpy(), work["end_ns"].to_numpy()
-    before, after = find_gaps(device, start, end)
-    inner = _gap_frame(device[after], end[before], start[after], before, after)
 
-    spans = work.groupby("device")
-    devices = np.unique(device)
-    first, last = spans["start_ns"].idxmin().to_numpy(), spans["end_ns"].idxmax().to_numpy()
-    none = np.full(len(devices), -1, dtype=np.int64)
-    leading = _gap_frame(devices, np.full_like(none, window[0]), start[first], none, first)
-    trailing = _gap_frame(devices, end[last], np.full_like(none, window[1]), last, none)
+    device: np.ndarray
+    start_ns: Ints
+    end_ns: Ints
+    before: Codes
+    after: Codes
 
-    gaps = pd.concat([leading, inner, trailing], ignore_index=True)
-    return gaps[gaps["dur_ns"] > 0].sort_values(["device", "start_ns"], kind="stable", ignore_index=True)
+    def __len__(self) -> int:
+        return len(self.start_ns)
 
 
-def _gap_frame(device: Ints, start: Ints, end: Ints, before: Ints, after: Ints) -> pd.DataFrame:
-    return pd.DataFrame(
-        {
-            "device": device,
-            "start_ns": start,
-            "end_ns": end,
-            "dur_ns": end - start,
-            "before_row": before,
-            "after_row": after,
-        }
-    )
+def find_gaps(work: pd.DataFrame, window: tuple[int, int]) -> Gaps:
+    """The idle intervals of every device with work; `work` is ordered by device and start, within the window.
+
+    busy + idle = window holds exactly for each device. Work overlaps (streams, and kernels of one stream,
+    too), so a gap begins at the latest end so far, not at the previous one.
+    """
+    device, start, end = (work[name].to_numpy() for name in ("device", "start_ns", "end_ns"))
+    before, after = np.empty((2, len(work) + len(np.unique(device))), dtype=np.int32)
+    count = loop_for(_find, len(work))(device, start, end, *window, before, after)
+    before, after = before[:count].copy(), after[:count].copy()
+    begins = np.where(before >= 0, end[before], window[0])
+    ends = np.where(after >= 0, start[after], window[1])
+    return Gaps(device[np.where(after >= 0, after, before)], begins, ends, before, after)
 
 
-def classify(gaps: pd.DataFrame, work: pd.DataFrame, api: pd.DataFrame, launch: Ints) -> pd.Categorical:
-    """The cause of each gap; `launch` [work] is the row of `api` that launched each work, -1 if none."""
-    before, after = gaps["before_row"].to_numpy(), gaps["after_row"].to_numpy()
-    edge = (before < 0) | (after < 0)
-    call = launch[after]
-    call_end = np.append(api["end_ns"].to_numpy(), 0)[call]  # row -1 is never used: `unknown` below
-    process, correlation = work["process"].to_numpy(), work["correlation"].to_numpy()
-    same_launch = (process[before] == process[after]) & (correlation[before] == correlation[after])
-    cause = np.select(
-        [edge, same_launch & (correlation[after] >= 0), call < 0, call_end > gaps["start_ns"].to_numpy()],
-        ["edge", "graph", "unknown", "launch"],
-        "queued",
-    )
-    return pd.Categorical(cause, categories=CAUSES)
+def _find(
+    device: np.ndarray, start: Ints, end: Ints, begins: int, ends: int, before: Codes, after: Codes
+) -> int:
+    """Fill `before` and `after`; returns how many gaps there are."""
+    count = 0
+    rows = len(start)
+    latest = -1  # the row that ended last so far
+    until = begins
+    for row in range(rows):
+        if start[row] > until:
+            before[count] = latest
+            after[count] = row
+            count += 1
+        if latest < 0 or end[row] >= until:  # of equal ends the last in order
+            latest = row
+            until = max(until, end[row])
+        if row + 1 == rows or device[row + 1] != device[row]:
+            if ends > until:
+                before[count] = latest
+                after[count] = -1
+                count += 1
+            latest = -1
+            until = begins
+    return count

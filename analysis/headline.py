@@ -2,58 +2,114 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
 from analysis.accounting import Account
+from analysis.causes import CAUSES
 from analysis.phases import DECODE_STEP, HARNESS_DOMAIN
+from analysis.units import significant
 
-_WAITS = {
-    "launch": "waits for the host to launch",
-    "queued": "although the next work was launched in time",
+_IS = {
+    "host": "is host code between CUDA calls",
+    "sync": "is the host waiting in synchronising calls",
+    "api": "is CUDA calls that launch nothing",
+    "launch": "is the launches themselves, from call to start",
+    "dependency": "waits for another stream or an event",
     "graph": "lies between nodes of CUDA graphs",
-    "edge": "lies before the first or after the last work",
-    "unknown": "has no known cause",
+    "dispatch": "is the device taking up work launched in time",
+    "profiler": "is the profiler's own overhead",
+    "unknown": "has no cause that the trace could tell",
 }
 
 
 @dataclass(frozen=True)
 class Focus:
-    """The part of a trace that its figures and its headline speak about."""
+    """The part of a trace that its figures and its headline speak about.
+
+    gaps: rows of `Account.gaps`; cause_ns: its idle time by cause; steps: its decode steps, 0 if it has none.
+    """
 
     name: str  # "the decode phase", "the traced window"
     gaps: pd.DataFrame
-    idle_ns: int
     busy_ns: int
+    cause_ns: Mapping[str, int]
+    kernels: int
+    steps: int
+
+    @property
+    def idle_ns(self) -> int:
+        return sum(self.cause_ns.values())
+
+    @property
+    def total_ns(self) -> int:
+        return self.idle_ns + self.busy_ns
 
     @property
     def idle_share(self) -> float:
-        return self.idle_ns / max(self.idle_ns + self.busy_ns, 1)
+        return self.idle_ns / max(self.total_ns, 1)
 
 
 def focus(acc: Account) -> Focus:
     """The harness's decode phase where the trace has one with GPU work, otherwise the whole window."""
+    step = acc.phase(DECODE_STEP)
+    steps = int(step["count"]) if step is not None and step["work"] > 0 else 0
     for name in ("decode", DECODE_STEP):
         row = acc.phase(name)
         if row is not None and row["work"] > 0:
             ours = acc.gaps["phase"].astype(object).fillna("")
             gaps = acc.gaps[(ours == "decode") | ours.str.startswith("decode.")]
             what = "the decode phase" if name == "decode" else "the decode steps"
-            return Focus(what, gaps, int(row["idle_ns"]), int(row["busy_ns"]))
-    idle, busy = int(acc.devices["idle_ns"].sum()), int(acc.devices["busy_ns"].sum())
-    return Focus("the traced window", acc.gaps, idle, busy)
+            return Focus(what, gaps, int(row["busy_ns"]), cause_ns(row), int(row["kernels"]), steps)
+    busy, kernels = int(acc.devices["busy_ns"].sum()), int(acc.devices["kernels"].sum())
+    return Focus(
+        "the traced window", acc.gaps, busy, cause_ns(acc.devices.sum(numeric_only=True)), kernels, 0
+    )
 
 
-def headline(acc: Account) -> str:
-    """Like "The GPU idles 88% of the decode phase: 93% of that waits for the host to launch"."""
+def cause_ns(row: Mapping[Any, Any] | pd.Series) -> dict[str, int]:
+    """Idle time by cause, of a row of `Account.devices` or `Account.phases`."""
+    return {cause: int(row[f"{cause}_ns"]) for cause in CAUSES}
+
+
+def headline(acc: Account, ms_per_token: float | None = None) -> str:
+    """Like "The GPU idles 88% of the decode phase: 93% of that is host code between CUDA calls; a token takes
+    393 kernels and 6.84 ms".
+
+    ms_per_token: measured without a profiler; without it the traced time is given, and called so.
+    """
     if acc.devices.empty:
         ranges = int((acc.phases["domain"] == HARNESS_DOMAIN).sum())
         return f"No GPU work in this trace: {ranges} phases with host time only"
     part = focus(acc)
     sentence = f"The GPU idles {part.idle_share:.0%} of {part.name}"
-    by_cause = part.gaps.groupby("cause", observed=True)["dur_ns"].sum()
-    if by_cause.sum() == 0:
+    if part.idle_ns:
+        cause, most = max(part.cause_ns.items(), key=lambda item: item[1])
+        share = most / part.idle_ns
+        sentence += f": {'nearly all' if share > 0.995 else f'{share:.0%}'} of that {_IS[cause]}"
+    if not part.steps:
         return sentence
-    cause, share = str(by_cause.idxmax()), by_cause.max() / by_cause.sum()
-    return f"{sentence}: {'nearly all' if share > 0.995 else f'{share:.0%}'} of that {_WAITS[cause]}"
+    kernels = part.kernels / part.steps
+    if ms_per_token is None:
+        time = f"{significant(part.total_ns / part.steps / 1e6)} ms while traced"
+    else:
+        time = f"{significant(ms_per_token)} ms"
+    noun = "kernel" if round(kernels) == 1 else "kernels"
+    return f"{sentence}; a token takes {kernels:,.0f} {noun} and {time}"
+
+
+def fastest(ms_per_token: Mapping[str, float]) -> str:
+    """What a comparison of scopes found, from the times of a token by scope; the first is the reference."""
+    if len(ms_per_token) < 2:
+        return "Nothing to compare yet: one scope" if ms_per_token else "No scopes to compare"
+    first, best = next(iter(ms_per_token)), min(ms_per_token, key=lambda scope: ms_per_token[scope])
+    reference, least = ms_per_token[first], ms_per_token[best]
+    if best == first:
+        return f"{first} is the fastest: {significant(reference)} ms per token"
+    return (
+        f"{best}: {significant(least)} ms per token, {reference / least:.1f}× faster "
+        f"than {first} ({significant(reference)} ms)"
+    )

@@ -29,21 +29,6 @@ def latest_end_so_far(group: Ints, end: Ints) -> Ints:
     return by_end[latest - group * n]
 
 
-def find_gaps(group: Ints, start: Ints, end: Ints) -> tuple[Ints, Ints]:
-    """The gaps between the merged intervals of each group.
-
-    Returns (before, after): rows of the input, one pair per gap, ordered by group and time. The gap is
-    `[end[before], start[after])`: `before` ended last, `after` is the first to start again.
-    """
-    order = np.lexsort((end, start, group))
-    g, s, e = group[order], start[order], end[order]
-    if len(order) == 0:
-        return order, order
-    latest = latest_end_so_far(g, e)
-    idle = (g[1:] == g[:-1]) & (s[1:] > e[latest[:-1]])
-    return order[latest[:-1][idle]], order[1:][idle]
-
-
 def covered_ns(group: Ints, start: Ints, end: Ints, groups: int) -> Ints:
     """Length of the union of each group's intervals, ns: shape [groups]."""
     total = np.zeros(groups, dtype=np.int64)

@@ -6,9 +6,10 @@ import re
 from functools import lru_cache
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
-from analysis.intervals import Ints
+from analysis.grouping import Groups, smallest
 
 # Names that say nothing without the class or the template argument they come with.
 _GENERIC = {"kernel", "Kernel", "Kernel2", "run", "device_kernel"}
@@ -56,31 +57,37 @@ def shorten(names: pd.Series) -> pd.Categorical:
     """Short names for a categorical column; each distinct name is parsed once."""
     full = pd.Categorical(names)
     labels, short = pd.factorize(np.array([short_name(name) for name in full.categories], dtype=object))
-    return pd.Categorical.from_codes(np.append(labels, -1)[full.codes], pd.Index(short))
+    table = smallest(np.append(labels, -1))
+    return pd.Categorical.from_codes(table[full.codes], pd.Index(short))
 
 
 def kernel_table(
     names: pd.Categorical, phase: pd.Categorical, work: pd.DataFrame, busy_ns: int
 ) -> pd.DataFrame:
-    """One row per short name and kind, the most expensive first.
+    """One row per short name, shape and kind, the most expensive first.
 
-    Columns: name, kind, count, total_ns, median_ns, busy_share (total / busy_ns of all devices: overlapping
-    kernels count in full, so the shares may add up to more than 1), phases (joined by commas).
+    Columns: name, shape, kind, count, total_ns, median_ns, busy_share (total / busy_ns of all devices:
+    overlapping kernels count in full, so the shares may add up to more than 1), phases (joined by commas).
     """
-    duration = work["end_ns"] - work["start_ns"]
-    frame = pd.DataFrame({"name": names, "kind": work["kind"], "dur_ns": duration, "phase": phase})
-    by = ["name", "kind"]
-    groups = frame.groupby(by, observed=True, sort=False)["dur_ns"]
-    table = groups.agg(count="size", total_ns="sum", median_ns="median").reset_index()
-    table["busy_share"] = table["total_ns"] / busy_ns if busy_ns else 0.0
-    seen = frame.dropna(subset="phase").drop_duplicates([*by, "phase"])
-    joined = seen.groupby(by, observed=True)["phase"].agg(lambda one: ", ".join(sorted(one)))
-    table = table.join(joined.rename("phases"), on=by)
-    table["phases"] = table["phases"].astype(object).fillna("")
-    order = ["total_ns", "name", "kind"]
-    return table.astype({"name": str, "kind": str}).sort_values(
-        order, ascending=[False, True, True], ignore_index=True
+    columns = {"name": names, "shape": work["shape"].array, "kind": work["kind"].array}
+    groups = Groups()
+    code = groups.encode(*(column.codes for column in columns.values()))
+    rows = np.array(groups.rows, dtype=np.int64).reshape(-1, len(columns)).T
+    table = pd.DataFrame(
+        {key: column.categories[row] for (key, column), row in zip(columns.items(), rows, strict=True)}
     )
+    table["count"] = np.bincount(code, minlength=len(table))
+    duration = (work["end_ns"] - work["start_ns"]).to_numpy()[np.argsort(smallest(code), kind="stable")]
+    of_each = np.split(duration, np.cumsum(table["count"]))[:-1]
+    table["total_ns"] = np.array([one.sum() for one in of_each], dtype=np.int64)
+    table["median_ns"] = np.array([np.median(one) for one in of_each], dtype=float)
+    table["busy_share"] = table["total_ns"] / busy_ns if busy_ns else 0.0
+    seen = np.zeros((len(table), len(phase.categories) + 1), dtype=bool)
+    seen[code, phase.codes] = True  # the last column: in no phase
+    joined = [", ".join(sorted(phase.categories[row[:-1]])) for row in seen]
+    table["phases"] = np.array(joined, dtype=object)
+    order = ["total_ns", "name", "shape", "kind"]
+    return table.sort_values(order, ascending=[False, True, True, True], ignore_index=True)
 
 
 def attention_backend(names: pd.Series) -> pd.Categorical:
@@ -95,14 +102,14 @@ def attention_backend(names: pd.Series) -> pd.Categorical:
         next((code for code, pattern in enumerate(_ATTENTION.values()) if pattern.search(name)), -1)
         for name in full.categories
     ]
-    codes = np.array([*code, -1], dtype=np.int64)[full.codes]
+    codes = np.array([*code, -1], dtype=np.int8)[full.codes]
     return pd.Categorical.from_codes(codes, pd.Index(list(_ATTENTION), dtype=object))
 
 
-def attention_counts(backend: pd.Categorical, group: Ints, groups: int) -> pd.DataFrame:
+def attention_counts(backend: pd.Categorical, group: npt.NDArray[np.integer], groups: int) -> pd.DataFrame:
     """Kernels per group and backend: shape [groups, backends], columns as in ATTENTION_COLUMNS."""
     known = np.asarray(backend.codes >= 0)
-    cell = group[known] * len(_ATTENTION) + backend.codes[known]
+    cell = group[known].astype(np.int64) * len(_ATTENTION) + backend.codes[known]
     counts = np.bincount(cell, minlength=groups * len(_ATTENTION)).reshape(groups, len(_ATTENTION))
     return pd.DataFrame(counts, columns=ATTENTION_COLUMNS)
 

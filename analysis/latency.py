@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from analysis.phases import DECODE_STEP
+from analysis.statistics import estimate, flat, median_of
 
 Iteration = Mapping[str, Any]  # {"iter_ns": int, "phases": {name: [ns, …]}}
 
@@ -30,14 +31,10 @@ def steps_ms(iterations: Sequence[Iteration]) -> np.ndarray:
     return table
 
 
-def latency_metrics(iterations: Sequence[Iteration], audio_s: float = 0.0) -> dict[str, float]:
-    """Medians over iterations with `.p25` and `.p75`: total_ms, features_ms, encode_ms, prefill_ms,
-    decode_ms, ms_per_token (decode / number of decode steps); and tokens (decode steps of an iteration,
-    median) and real_time_factor (total / `audio_s`, if given).
-
-    ms_per_token.p90 and .p99 are over the single decode steps of all iterations: the mean of an iteration
-    hides its slow steps.
-    """
+def latency_samples(iterations: Sequence[Iteration], audio_s: float = 0.0) -> dict[str, list[float]]:
+    """One value per iteration: total_ms, features_ms, encode_ms, prefill_ms, decode_ms (those that were
+    timed), ms_per_token (decode / number of decode steps, where every iteration has steps) and
+    real_time_factor (total / `audio_s`, if given)."""
     if not iterations:
         return {}
     samples = {"total_ms": [iteration["iter_ns"] / 1e6 for iteration in iterations]}
@@ -45,16 +42,36 @@ def latency_metrics(iterations: Sequence[Iteration], audio_s: float = 0.0) -> di
         values = [phase_ns(iteration, name) / 1e6 for iteration in iterations]
         if any(values):
             samples[f"{name}_ms"] = values
-    tokens = [len(iteration["phases"].get(DECODE_STEP, [])) for iteration in iterations]
-    metrics = {"tokens": float(np.median(tokens))}
+    tokens = _tokens(iterations)
     if all(tokens):
         decode = [phase_ns(iteration, "decode") / 1e6 for iteration in iterations]
         samples["ms_per_token"] = [ms / count for ms, count in zip(decode, tokens, strict=True)]
-        p90, p99 = np.nanpercentile(steps_ms(iterations), [90, 99]).tolist()
-        metrics |= {"ms_per_token.p90": p90, "ms_per_token.p99": p99}
     if audio_s > 0:
         samples["real_time_factor"] = [ms / 1e3 / audio_s for ms in samples["total_ms"]]
-    for name, values in samples.items():
-        p25, median, p75 = np.percentile(values, [25, 50, 75]).tolist()
-        metrics |= {name: median, f"{name}.p25": p25, f"{name}.p75": p75}
+    return samples
+
+
+def latency_metrics(iterations: Sequence[Iteration], audio_s: float = 0.0) -> dict[str, float]:
+    """Medians of `latency_samples` with quartiles `.p25` and `.p75` and, from six iterations on, the 95%
+    interval of the median, `.low` and `.high` (see `analysis.statistics`); and tokens (decode steps of an
+    iteration, median).
+
+    ms_per_token.p90 and .p99 are over the single decode steps of all iterations: the mean of an iteration
+    hides its slow steps.
+    """
+    if not iterations:
+        return {}
+    tokens = _tokens(iterations)
+    metrics = {"tokens": float(np.median(tokens))}
+    if all(tokens):
+        p90, p99 = np.nanpercentile(steps_ms(iterations), [90, 99]).tolist()
+        metrics |= {"ms_per_token.p90": p90, "ms_per_token.p99": p99}
+    for name, values in latency_samples(iterations, audio_s).items():
+        p25, p75 = np.percentile(values, [25, 75]).tolist()
+        metrics |= flat(name, estimate(median_of(values))) | {f"{name}.p25": p25, f"{name}.p75": p75}
     return metrics
+
+
+def _tokens(iterations: Sequence[Iteration]) -> list[int]:
+    """Decode steps of each iteration."""
+    return [len(iteration["phases"].get(DECODE_STEP, [])) for iteration in iterations]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from analysis.accounting import Account
+from analysis.causes import CAUSE_COLUMNS, CAUSES, HOST_COLUMNS
 from analysis.kernels import ATTENTION_COLUMNS
 from analysis.phases import DECODE_STEP, HARNESS_DOMAIN
 
@@ -12,9 +13,10 @@ from analysis.phases import DECODE_STEP, HARNESS_DOMAIN
 def metrics(acc: Account) -> dict[str, float]:
     """Every number that the trace supports; what it can't tell is absent, never zero.
 
-    Of the whole window, over all devices: idle_share, gap_median_us, gap_p90_us, launch_gap_share (share of
-    idle time in gaps of cause `launch`), kernels. The same per phase of the harness, as
-    `decode.idle_share`, `decode.kernels` …; kernels_per_token from the decode steps.
+    Of the whole window, over all devices: idle_share, idle_share_host … idle_share_unknown (its parts by
+    cause), gap_median_us, gap_p90_us, launch_gap_share (share of idle time that the host is to blame for: the
+    causes host, sync, api and launch), kernels. The same per phase of the harness, as `decode.idle_share`,
+    `decode.kernels` …; kernels_per_token from the decode steps.
 
     Attention by backend (see `analysis.kernels.attention_backend`; `other` is all but flash):
     attention_kernels.flash … of the window, decode.attention_kernels.flash … of the decode phase,
@@ -24,6 +26,7 @@ def metrics(acc: Account) -> dict[str, float]:
     if len(acc.devices):
         window, idle = int(acc.devices["window_ns"].sum()), int(acc.devices["idle_ns"].sum())
         values["idle_share"] = idle / window
+        values |= _by_cause(acc.devices[CAUSE_COLUMNS].sum(), window)
         values |= _gap_metrics(acc.gaps)
         values["kernels"] = float(acc.devices["kernels"].sum())
     for _, phase in acc.phases[acc.phases["domain"] == HARNESS_DOMAIN].iterrows():
@@ -54,23 +57,28 @@ def _by_backend(counts: pd.Series) -> dict[str, float]:
     return values | {"attention_kernels.other": float(counts.sum() - counts["attention_flash"])}
 
 
+def _by_cause(spent: pd.Series, total_ns: int) -> dict[str, float]:
+    """Idle time by cause, as shares of all time and of the idle time."""
+    idle = int(spent.sum())
+    values = {
+        f"idle_share_{cause}": float(spent[f"{cause}_ns"] / total_ns)
+        for cause in CAUSES
+        if spent[f"{cause}_ns"]
+    }
+    return values | ({"launch_gap_share": float(spent[HOST_COLUMNS].sum() / idle)} if idle else {})
+
+
 def _gap_metrics(gaps: pd.DataFrame) -> dict[str, float]:
-    idle = int(gaps["dur_ns"].sum())
-    if idle == 0:
+    inner = gaps.loc[(gaps["before_row"] >= 0) & (gaps["after_row"] >= 0), "dur_ns"]
+    if inner.empty:
         return {}
-    inner = gaps.loc[gaps["cause"] != "edge", "dur_ns"]
-    launch = int(gaps.loc[gaps["cause"] == "launch", "dur_ns"].sum())
-    values = {"launch_gap_share": launch / idle}
-    if len(inner):
-        values["gap_median_us"] = float(inner.median()) / 1e3
-        values["gap_p90_us"] = float(inner.quantile(0.9)) / 1e3
-    return values
+    return {"gap_median_us": float(inner.median()) / 1e3, "gap_p90_us": float(inner.quantile(0.9)) / 1e3}
 
 
 def _phase_metrics(phase: pd.Series) -> dict[str, float]:
     values = {"idle_share": float(phase["idle_share"]), "kernels": float(phase["kernels"])}
+    values |= _by_cause(phase[CAUSE_COLUMNS], int(phase["busy_ns"] + phase["idle_ns"]))
     if phase["idle_ns"] > 0:
-        values["launch_gap_share"] = float(phase["launch_gap_ns"] / phase["idle_ns"])
         values["gap_median_us"] = float(phase["gap_median_ns"]) / 1e3
         values["gap_p90_us"] = float(phase["gap_p90_ns"]) / 1e3
     return values

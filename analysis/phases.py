@@ -6,136 +6,188 @@ of the launch call that counts, never the kernel's own.
 
 from __future__ import annotations
 
-from typing import cast
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
+from analysis.compiled import loop_for
+from analysis.grouping import Codes
 from analysis.intervals import Ints, covered_ns
-from analysis.kernels import attention_counts
 
 HARNESS_DOMAIN = "harness"  # the NVTX domain of this project's own ranges
 ITERATION = "iter"
 DECODE_STEP = "decode.step"
 
 
-def match_launches(work: pd.DataFrame, api: pd.DataFrame) -> Ints:
-    """Row of `api` that launched each row of `work`, -1 where the trace has none: shape [work].
+@dataclass(frozen=True)
+class Stretches:
+    """The time of each thread, cut wherever a range begins or ends: in a stretch the same ranges are open.
 
-    The key is (process, correlation). All nodes of a CUDA graph share the one call that launched it.
+    Stretches are numbered by thread and time; the last number stands for "in no range".
     """
-    if work.empty or api.empty:
-        return np.full(len(work), -1, dtype=np.int64)
-    processes = pd.Index(pd.unique(pd.concat([work["process"], api["process"]])))
-    api_key = _launch_key(processes, api)
-    order = np.argsort(api_key, kind="stable")  # the earliest call first among equals
-    key = _launch_key(processes, work)
-    position = np.minimum(np.searchsorted(api_key[order], key), len(order) - 1)
-    row = order[position]
-    known = (api_key[row] == key) & (work["correlation"].to_numpy() >= 0)
-    return np.where(known, row, -1)
+
+    threads: dict[int, tuple[int, int]]  # thread: first and last + 1 of its stretches
+    start_ns: Ints
+    innermost: Ints  # row of the range that the stretch is called after, -1 for none
+    stretch: Ints  # with `phase`: the pairs (stretch, phase open in it), each once, ordered
+    phase: Ints
+
+    def __len__(self) -> int:
+        return len(self.innermost)
+
+    def at(self, thread: pd.Series, time_ns: Ints) -> Codes:
+        """The stretch at each time on each thread (a categorical of thread ids)."""
+        found = np.full(len(time_ns), len(self) - 1, dtype=np.int32)
+        codes = thread.cat.codes.to_numpy()
+        for code, one in enumerate(thread.cat.categories.tolist()):
+            first, last = self.threads.get(one, (0, 0))
+            if first == last:
+                continue
+            mine = slice(None) if (codes == code).all() else codes == code
+            place = np.searchsorted(self.start_ns[first:last], time_ns[mine], side="right") - 1
+            found[mine] = np.where(place >= 0, first + place, len(self) - 1)
+        return found
 
 
-def _launch_key(processes: pd.Index, table: pd.DataFrame) -> Ints:
-    """One integer per (process, correlation): correlation ids have 32 bits."""
-    return (
-        processes.get_indexer(pd.Index(table["process"])).astype(np.int64) << 32
-        | table["correlation"].to_numpy()
-    )
+def stretches(ranges: pd.DataFrame, phase_of_range: Ints) -> Stretches:
+    """Cut the threads' time at the borders of `ranges`; ranges may overlap in any way."""
+    rows = np.flatnonzero((ranges["end_ns"] > ranges["start_ns"]).to_numpy())
+    thread, threads = pd.factorize(ranges["thread"].to_numpy()[rows], sort=True)
+    time = np.concatenate([ranges["start_ns"].to_numpy()[rows], ranges["end_ns"].to_numpy()[rows]])
+    opens = np.repeat([1, 0], len(rows))
+    row = np.tile(rows, 2)
+    order = np.lexsort((row, opens, time, np.tile(thread, 2)))  # at one time, ends come first
+    owner, time, opens, row = np.tile(thread, 2)[order], time[order], opens[order], row[order]
+    border = np.append(np.flatnonzero((np.diff(time) != 0) | (np.diff(owner) != 0)), len(time) - 1)
+    border = border if len(time) else np.empty(0, dtype=np.int64)  # the last event at each time
+    ours = (ranges["domain"] == HARNESS_DOMAIN).to_numpy(dtype=bool)
+    innermost = np.full(len(border) + 1, -1, dtype=np.int64)
+    phases = int(phase_of_range.max(initial=-1)) + 1
+    walk = loop_for(_walk, len(time))
+    # How many pairs there are is known after a first walk that writes none.
+    shape = (ranges["depth"].max() if len(ranges) else 0) + 1, phases
+    none = np.empty(0, dtype=np.int64)
+    room = walk(opens, row, border, phase_of_range, ours, *shape, innermost, none, none)
+    stretch, phase = np.empty((2, room), dtype=np.int64)
+    walk(opens, row, border, phase_of_range, ours, *shape, innermost, stretch, phase)
+    first = np.searchsorted(owner[border], np.arange(len(threads) + 1))
+    spans = {int(one): (int(first[n]), int(first[n + 1])) for n, one in enumerate(threads)}
+    return Stretches(spans, time[border], innermost, stretch, phase)
 
 
-def enclosing_ranges(ranges: pd.DataFrame, thread: Ints, time_ns: Ints) -> Ints:
-    """Rows of `ranges` that were open on a thread at a time, outermost first: shape [times, levels].
+def _walk(
+    opens: Ints, row: Ints, border: Ints, phase_of_range: Ints, ours: np.ndarray, depth: int, phases: int,
+    innermost: Ints, stretch: Ints, phase: Ints,
+) -> int:  # fmt: skip
+    """Follow the events; writes the pairs if there is room for them, and returns how many there are.
 
-    -1 where a level had no open range. One binary search per thread and level.
+    A library's range inside a phase of the harness must not hide the phase: the innermost range is the
+    harness's own before any other.
     """
-    levels = int(ranges["depth"].max()) + 1 if len(ranges) else 0
-    rows = np.full((len(time_ns), levels), -1, dtype=np.int64)
-    by_thread = np.argsort(thread, kind="stable")
-    sorted_thread = thread[by_thread]
-    for key, part in ranges.groupby(["thread", "depth"]):
-        one, level = cast(tuple[int, int], key)
-        first, last = np.searchsorted(sorted_thread, [one, one + 1])
-        mine = by_thread[first:last]
-        start, end = part["start_ns"].to_numpy(), part["end_ns"].to_numpy()  # sorted, never overlapping
-        candidate = np.searchsorted(start, time_ns[mine], side="right") - 1
-        inside = (candidate >= 0) & (time_ns[mine] < end[candidate])
-        rows[mine, level] = np.where(inside, part.index.to_numpy()[candidate], -1)
-    return rows
+    stack = np.empty(depth + 1, dtype=np.int64)
+    seen = np.full(phases + 1, -1, dtype=np.int64)
+    height = 0
+    pairs = 0
+    event = 0
+    for number in range(len(border)):
+        while event <= border[number]:
+            if opens[event] == 1:
+                stack[height] = row[event]
+                height += 1
+            else:
+                place = height - 1
+                while stack[place] != row[event]:
+                    place -= 1
+                for above in range(place, height - 1):
+                    stack[above] = stack[above + 1]
+                height -= 1
+            event += 1
+        best = -1
+        for level in range(height):
+            one = stack[level]
+            if best < 0 or ours[one] or not ours[best]:
+                best = one
+            if seen[phase_of_range[one]] != number:
+                seen[phase_of_range[one]] = number
+                if pairs < len(stretch):
+                    stretch[pairs] = number
+                    phase[pairs] = phase_of_range[one]
+                pairs += 1
+        innermost[number] = best
+    return pairs
 
 
-def innermost(ranges: pd.DataFrame, enclosing: Ints) -> Ints:
-    """The innermost enclosing range of each row, the harness's own before any other: shape [rows].
+@dataclass(frozen=True)
+class Phases:
+    """The ranges by (domain, name), and the stretch in which each piece of work was launched."""
 
-    A library's ranges (CCCL's, say) inside a phase of the harness must not hide the phase.
-    """
-    best = np.full(len(enclosing), -1, dtype=np.int64)
-    ours = np.append((ranges["domain"] == HARNESS_DOMAIN).to_numpy(dtype=bool), False)
-    for column in enclosing.T:
-        better = (column >= 0) & (ours[column] | ~ours[best])
-        best = np.where(better, column, best)
-    return best
+    ranges: pd.DataFrame
+    names: pd.DataFrame  # domain, name, count: one row per phase
+    of_range: Ints
+    stretches: Stretches
+    stretch_of_work: Codes
 
+    @classmethod
+    def of(cls, ranges: pd.DataFrame, api: pd.DataFrame, launch: Codes) -> Phases:
+        by_name = ranges.groupby(["domain", "name"], observed=True, sort=False)
+        of_range = np.asarray(by_name.ngroup(), dtype=np.int64)
+        parts = stretches(ranges, of_range)
+        call = np.append(parts.at(api["thread"], api["start_ns"].to_numpy()), len(parts) - 1).astype(np.int32)
+        return cls(ranges, by_name.size().rename("count").reset_index(), of_range, parts, call[launch])
 
-def phase_table(
-    ranges: pd.DataFrame, work: pd.DataFrame, enclosing: Ints, gaps: pd.DataFrame, backend: pd.Categorical
-) -> pd.DataFrame:
-    """One row per (domain, name) of `ranges`.
+    def __len__(self) -> int:
+        return len(self.names)
 
-    Columns: domain, name, count, wall_ns (host time inside), busy_ns (union of its work, per device),
-    idle_ns (sum of the gaps that its work ended), launch_gap_ns (of these, the launch gaps), idle_share =
-    idle / (idle + busy), kernels, work (kernels, copies and memsets), gap_median_ns, gap_p90_ns (NaN without
-    gaps), attention_flash … (kernels of each attention backend). Phases that enclose others include them.
-    `enclosing` [work, levels] gives the ranges of each row of `work`, `backend` [work] its attention.
-    """
-    by_name = ranges.groupby(["domain", "name"], observed=True, sort=False)
-    phase_of_range = np.asarray(by_name.ngroup(), dtype=np.int64)
-    table = by_name.size().rename("count").reset_index()
-    phases = len(table)
-    table["wall_ns"] = _wall_ns(ranges, phase_of_range, phases)
+    def name_of(self, stretch: Codes) -> pd.Categorical:
+        """The name of the innermost range, NA for none."""
+        names = self.ranges["name"].array
+        row = self.stretches.innermost[stretch]
+        return pd.Categorical.from_codes(np.append(names.codes, -1)[row], dtype=names.dtype)
 
-    row, phase = memberships(phase_of_range, enclosing)
-    device = pd.factorize(work["device"])[0].astype(np.int64)
-    devices = int(device.max()) + 1 if len(device) else 1
-    start, end = work["start_ns"].to_numpy(), work["end_ns"].to_numpy()
-    busy = covered_ns(phase * devices + device[row], start[row], end[row], phases * devices)
-    table["busy_ns"] = busy.reshape(phases, devices).sum(axis=1)
+    def total(self, per_stretch: Ints) -> Ints:
+        """Sums over the stretches of each phase: [stretches, …] -> [phases, …]."""
+        table = np.zeros((len(self), *per_stretch.shape[1:]), dtype=np.int64)
+        np.add.at(table, self.stretches.phase, per_stretch[self.stretches.stretch])
+        return table
 
-    ended = gaps[gaps["after_row"] >= 0]
-    gap, gap_phase = memberships(phase_of_range, enclosing[ended["after_row"].to_numpy()])
-    durations = pd.Series(ended["dur_ns"].to_numpy()[gap]).groupby(gap_phase)
-    every = pd.RangeIndex(phases)
-    table["idle_ns"] = durations.sum().reindex(every, fill_value=0).astype(np.int64)
-    launch = (ended["cause"] == "launch").to_numpy()[gap]
-    table["launch_gap_ns"] = np.bincount(
-        gap_phase[launch], ended["dur_ns"].to_numpy()[gap][launch], minlength=phases
-    ).astype(np.int64)
-    active = table["busy_ns"] + table["idle_ns"]
-    table["idle_share"] = table["idle_ns"] / active.where(active > 0)
-    is_kernel = work["kind"].isin(["kernel", "graph"]).to_numpy()
-    table["kernels"] = np.bincount(phase[is_kernel[row]], minlength=phases)
-    table["work"] = np.bincount(phase, minlength=phases)
-    table["gap_median_ns"] = durations.median().reindex(every)
-    table["gap_p90_ns"] = durations.quantile(0.9).reindex(every)
-    return table.join(attention_counts(backend[row], phase, phases))
+    def members(self) -> Iterator[np.ndarray]:
+        """For each phase, which stretches belong to it: bool [stretches]."""
+        for phase in range(len(self)):
+            mask = np.zeros(len(self.stretches), dtype=bool)
+            mask[self.stretches.stretch[self.stretches.phase == phase]] = True
+            yield mask
 
+    def busy_ns(self, work: pd.DataFrame) -> Ints:
+        """Union of each phase's work per device, summed over devices: shape [phases]."""
+        first = np.searchsorted(self.stretches.stretch, np.arange(len(self.stretches) + 1))
+        device, start, end = (work[name].to_numpy() for name in ("device", "start_ns", "end_ns"))
+        busy = np.zeros(len(self), dtype=np.int64)
+        loop_for(_busy, len(work))(
+            device, start, end, self.stretch_of_work, first, self.stretches.phase, busy
+        )
+        return busy
 
-def memberships(phase_of_range: Ints, enclosing: Ints) -> tuple[Ints, Ints]:
-    """(row, phase) pairs, each once even where a phase is nested in itself."""
-    row, level = np.nonzero(enclosing >= 0)
-    phase = phase_of_range[enclosing[row, level]].astype(np.int64)
-    phases = int(phase_of_range.max()) + 1 if len(phase_of_range) else 1
-    row, phase = np.divmod(np.unique(row * phases + phase), phases)
-    return row, phase
+    def wall_ns(self) -> Ints:
+        """Host time inside each phase; a phase nested in itself counts once, threads add up."""
+        thread, threads = pd.factorize(self.ranges["thread"])
+        start, end = self.ranges["start_ns"].to_numpy(), self.ranges["end_ns"].to_numpy()
+        group = self.of_range * max(len(threads), 1) + thread
+        covered = covered_ns(group, start, end, len(self) * max(len(threads), 1))
+        return covered.reshape(len(self), -1).sum(axis=1) if len(self) else covered
 
 
-def _wall_ns(ranges: pd.DataFrame, phase: Ints, phases: int) -> Ints:
-    """Host time inside each phase; a phase nested in itself counts once, threads add up."""
-    thread = pd.factorize(ranges["thread"])[0].astype(np.int64)
-    threads = int(thread.max()) + 1 if len(thread) else 1
-    start, end = ranges["start_ns"].to_numpy(), ranges["end_ns"].to_numpy()
-    return (
-        covered_ns(phase * threads + thread, start, end, phases * threads)
-        .reshape(phases, threads)
-        .sum(axis=1)
-    )
+def _busy(
+    device: np.ndarray, start: Ints, end: Ints, stretch: Codes, first: Ints, phase: Ints, busy: Ints
+) -> None:
+    until = np.zeros(len(busy), dtype=np.int64)
+    for row in range(len(start)):
+        if row == 0 or device[row] != device[row - 1]:
+            until[:] = start[row]
+        for pair in range(first[stretch[row]], first[stretch[row] + 1]):
+            one = phase[pair]
+            begins = max(start[row], until[one])
+            if end[row] > begins:
+                busy[one] += end[row] - begins
+                until[one] = end[row]

@@ -17,7 +17,9 @@ WORK_TABLES = {
     "graph": "CUPTI_ACTIVITY_KIND_GRAPH_TRACE",  # --cuda-graph-trace=graph: no rows for the kernels inside
 }
 API_TABLE = "CUPTI_ACTIVITY_KIND_RUNTIME"
-THREAD_BITS = 0xFFFFFF  # globalTid packs VM, process and thread; globalPid is the same with thread 0
+# globalTid packs VM, process and thread; globalPid is the same with thread 0.
+THREAD_BITS = PID_BITS = 0xFFFFFF
+PID_SHIFT = 24
 EVENT_TABLES = (*WORK_TABLES.values(), API_TABLE, "NVTX_EVENTS")
 
 # ENUM_NSYS_EVENT_TYPE: push/pop and start/end ranges, of NVTX and of imported text files (nvtxt).
@@ -32,28 +34,27 @@ WORK_LABELS: dict[str, Callable[[int], str]] = {
     "graph": lambda graph_id: f"[CUDA graph {graph_id}]",
 }
 
-WORK_COLUMNS = ["process", "device", "context", "stream", "correlation", "start_ns", "end_ns", "graph_node"]
+# Columns of every table of work: owner, place, launch, time; absent ones are read as missing.
+OWNER = ("globalPid", "deviceId", "contextId", "streamId")
+WORK_COLUMNS = (*OWNER, "correlationId", "start", "end", "graphNodeId")
 
+# What a piece of work is called after: the first of these that a row has.
+NAMES = {
+    "kernel": ("demangledName", "shortName", "mangledName"),
+    "memcpy": ("copyKind",),
+    "memset": (),
+    "graph": ("graphId", "graphExecId"),
+}
+SHAPE = ("gridX", "gridY", "gridZ", "blockX", "blockY", "blockZ")  # of a kernel's launch
 
-def work_query(kind: str, columns: set[str]) -> str:
-    """SQL for WORK_COLUMNS and a code that names the work; -1 where an export doesn't know."""
-    code = {
-        "kernel": _first_of(columns, "demangledName", "shortName", "mangledName"),
-        "memcpy": _first_of(columns, "copyKind"),
-        "memset": "0",
-        "graph": _first_of(columns, "graphId", "graphExecId"),
-    }[kind]
-    return f"""
-        SELECT {_first_of(columns, "globalPid")}, {_first_of(columns, "deviceId")},
-               {_first_of(columns, "contextId")}, {_first_of(columns, "streamId")},
-               {_first_of(columns, "correlationId")}, start, coalesce("end", start),
-               {_first_of(columns, "graphNodeId")}, {code}
-        FROM {WORK_TABLES[kind]}"""
+API_COLUMNS = ("globalTid", "correlationId", "start", "end", "nameId")
 
+SYNC_TABLE = "CUPTI_ACTIVITY_KIND_SYNCHRONIZATION"
+SYNC_COLUMNS = ("globalPid", "contextId", "streamId", "correlationId", "start")
 
-API_QUERY = f"""
-    SELECT globalTid, coalesce(correlationId, -1), start, coalesce("end", start), coalesce(nameId, -1)
-    FROM {API_TABLE}"""
+# The profiler's own time: before 2025.5 in the first table, since then CUPTI's part is in the second.
+OVERHEAD_TABLES = ("PROFILER_OVERHEAD", "CUPTI_ACTIVITY_KIND_OVERHEAD")
+OVERHEAD_COLUMNS = ("globalTid", "globalPid", "start", "end")
 
 
 def ranges_query(columns: set[str]) -> str:

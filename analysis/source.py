@@ -17,8 +17,8 @@ _SQLITE_MAGIC = b"SQLite format 3\x00"
 _EXPORT = "nsys export --type=sqlite --output={stem}.sqlite {name}"
 
 
-def open_database(path: Path, unpack_to: TemporaryDirectory[str]) -> sqlite3.Connection:
-    """Open an nsys export without ever writing to it.
+def open_database(path: Path, unpack_to: TemporaryDirectory[str]) -> tuple[sqlite3.Connection, Path]:
+    """Open an nsys export without ever writing to it; returns also the file that is open.
 
     `.xz` and `.gz` are unpacked into `unpack_to`. Raises TraceError if the file isn't a whole nsys export.
     """
@@ -26,7 +26,10 @@ def open_database(path: Path, unpack_to: TemporaryDirectory[str]) -> sqlite3.Con
     if path.suffix in (".xz", ".gz"):
         path = _unpack(path, Path(unpack_to.name))
     _check_header(path)
-    connection = sqlite3.connect(f"file:{quote(str(path.resolve()))}?mode=ro", uri=True)
+    # Threads take turns: each reads tables of its own.
+    connection = sqlite3.connect(
+        f"file:{quote(str(path.resolve()))}?mode=ro", uri=True, check_same_thread=False
+    )
     try:
         tables = table_names(connection)
     except sqlite3.DatabaseError as error:
@@ -39,7 +42,7 @@ def open_database(path: Path, unpack_to: TemporaryDirectory[str]) -> sqlite3.Con
             f"{path.name} is an SQLite database, but not an nsys export (its tables: {found})",
             "give the .sqlite file that `nsys export --type=sqlite` wrote",
         )
-    return connection
+    return connection, path
 
 
 def table_names(connection: sqlite3.Connection) -> set[str]:

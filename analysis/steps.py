@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 
 from analysis.accounting import Account
+from analysis.host import match_launches
 from analysis.kernels import shorten
-from analysis.phases import DECODE_STEP, HARNESS_DOMAIN, ITERATION, match_launches
+from analysis.phases import DECODE_STEP, HARNESS_DOMAIN, ITERATION
 from analysis.trace import Trace
 
 _CLOSE_UP_WORK = 12
@@ -22,7 +23,7 @@ class View:
     """A stretch of a trace.
 
     work: trace.work plus dur_ns, short (name), own (launched by this step), call_start_ns (NaN if unknown).
-    calls: trace.api plus launches (bool). gaps: as in Account.
+    calls: trace.api plus launches (bool). gaps: as in Account. parts: the gaps, cut as in Account.segments.
     """
 
     name: str
@@ -32,6 +33,7 @@ class View:
     work: pd.DataFrame
     calls: pd.DataFrame
     gaps: pd.DataFrame
+    parts: pd.DataFrame
     origin_ns: int  # zero of the time axis: where the whole step starts
     launched_before_ns: int = 0  # how long before its own work began the step had finished launching
 
@@ -56,10 +58,10 @@ class View:
 
     def cut(self, start_ns: int, end_ns: int) -> View:
         """A part of this view."""
-        work, calls, gaps = (
-            _between(table, start_ns, end_ns) for table in (self.work, self.calls, self.gaps)
+        work, calls, gaps, parts = (
+            _between(table, start_ns, end_ns) for table in (self.work, self.calls, self.gaps, self.parts)
         )
-        return replace(self, start_ns=start_ns, end_ns=end_ns, work=work, calls=calls, gaps=gaps)
+        return replace(self, start_ns=start_ns, end_ns=end_ns, work=work, calls=calls, gaps=gaps, parts=parts)
 
 
 def typical_step(trace: Trace, acc: Account) -> View | None:
@@ -155,8 +157,9 @@ def _build(
     work = _between(work, *span)
     work = work.assign(short=shorten(work["name"]))
     calls = trace.api.assign(launches=np.isin(np.arange(len(trace.api)), launch))
-    gaps = acc.gaps[acc.gaps["device"].isin(work["device"])]
-    return View(name, among, *span, work, _between(calls, *span), _between(gaps, *span), span[0], lead)
+    gaps = _between(acc.gaps[acc.gaps["device"].isin(work["device"])], *span)
+    parts = acc.segments(gaps.index.to_numpy())
+    return View(name, among, *span, work, _between(calls, *span), gaps, parts, span[0], lead)
 
 
 def _between(table: pd.DataFrame, start_ns: int, end_ns: int) -> pd.DataFrame:

@@ -9,18 +9,22 @@ from rich.table import Table
 from rich.text import Text
 
 from analysis.accounting import Account
-from analysis.gaps import CAUSES
+from analysis.causes import CAUSE_COLUMNS, CAUSES
 from analysis.headline import headline
 
 _TOP_KERNELS = 15
 _NAME_WIDTH = 12
 
 _MEANING = {
-    "launch": "the host had not launched the next work yet",
-    "queued": "launched in time; the device or a dependency waited",
+    "host": "the launching thread was in its own code",
+    "sync": "it was blocked in a synchronisation or a copy",
+    "api": "it was in another CUDA call",
+    "launch": "in the launch call, or on the way to the device",
+    "dependency": "launched in time, waited for an event or a stream",
     "graph": "between nodes of one CUDA graph",
-    "edge": "before the first and after the last work",
-    "unknown": "no launch call in the trace",
+    "dispatch": "launched in time, back to back in one stream",
+    "profiler": "the profiler's own work",
+    "unknown": "the trace can't tell",
 }
 
 
@@ -51,16 +55,15 @@ def _devices(acc: Account) -> Table:
 
 
 def _causes(acc: Account) -> Table:
-    table = _table(
-        "Idle time by cause", ["cause", "meaning"], ["gaps", "idle ms", "of idle", "median µs", "p90 µs"]
-    )
-    idle = acc.gaps["dur_ns"].sum()
-    for cause in CAUSES:
-        gaps = acc.gaps.loc[acc.gaps["cause"] == cause, "dur_ns"]
-        if len(gaps):
+    """Each gap is split among its causes; `mostly` counts the gaps in which a cause has the largest part."""
+    table = _table("Idle time by cause", ["cause", "meaning"], ["idle ms", "of idle", "gaps, mostly"])
+    spent = acc.devices[CAUSE_COLUMNS].sum()
+    mostly = acc.gaps["cause"].value_counts()
+    for cause, column in zip(CAUSES, CAUSE_COLUMNS, strict=True):
+        if spent[column]:
             table.add_row(
-                cause, _MEANING[cause], f"{len(gaps):,}", _ms(gaps.sum()), _percent(gaps.sum() / idle),
-                _us(gaps.median()), _us(float(gaps.quantile(0.9))),
+                cause, _MEANING[cause], _ms(spent[column]), _percent(spent[column] / spent.sum()),
+                f"{mostly.get(cause, 0):,}",
             )  # fmt: skip
     return table
 

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from analysis import schema
 from analysis.export import Export
-from analysis.intervals import nesting_levels
+from analysis.intervals import Ints, nesting_levels
+from analysis.pages import MISSING
+from analysis.tables import read_api, read_work
 
 
 @dataclass(frozen=True)
@@ -69,34 +69,35 @@ class Trace:
 
     @cached_property
     def work(self) -> pd.DataFrame:
-        """What ran on the devices, in an order that doesn't depend on the file's.
+        """What ran on the devices, ordered by device and start.
 
-        Columns: process, device, context, stream, correlation, kind (kernel, memcpy, memset, graph), name
-        (demangled), start_ns, end_ns, graph_node (NA outside graphs).
+        Columns: process, device (the GPU, whatever the process calls it), context, stream, correlation (-1:
+        none), kind (kernel, memcpy, memset, graph), name (demangled), shape ("(grid)x(block)" of kernels),
+        start_ns, end_ns, graph_node (NA outside graphs).
         """
-        parts = [self._work_of_kind(kind) for kind in schema.WORK_TABLES]
-        work = pd.concat(parts, ignore_index=True).astype({"kind": "category", "name": "category"})
-        work["end_ns"] = np.maximum(work["start_ns"], work["end_ns"])
-        work["graph_node"] = work["graph_node"].astype("Int64").mask(work["graph_node"] < 0)
-        order = ["device", "start_ns", "end_ns", "stream", "process", "correlation", "graph_node"]
-        return work.sort_values(order, kind="stable", ignore_index=True)
+        return read_work(self._export, self._string, self._gpu_of)
 
     @cached_property
     def api(self) -> pd.DataFrame:
-        """CUDA calls of the host. Columns: process, thread, correlation, name, start_ns, end_ns."""
-        has_api = schema.API_TABLE in self._export.tables
-        rows = self._export.integers(schema.API_QUERY, 5) if has_api else np.empty((0, 5), dtype=np.int64)
-        api = pd.DataFrame(
-            {
-                "process": rows[:, 0] & ~schema.THREAD_BITS,
-                "thread": rows[:, 0],
-                "correlation": rows[:, 1],
-                "name": _named(rows[:, 4], self._call_name),
-                "start_ns": rows[:, 2],
-                "end_ns": np.maximum(rows[:, 2], rows[:, 3]),
-            }
-        )
-        return api.sort_values(["process", "correlation", "start_ns"], kind="stable", ignore_index=True)
+        """CUDA calls of the host, ordered by thread and start.
+
+        Columns: process, thread, correlation (-1: none), name, start_ns, end_ns.
+        """
+        return read_api(self._export, self._string)
+
+    @cached_property
+    def waits(self) -> pd.DataFrame:
+        """Synchronisations. Columns: process, context, stream, correlation (of the call), start_ns."""
+        rows = self._small(schema.SYNC_TABLE, schema.SYNC_COLUMNS)
+        return pd.DataFrame(rows, columns=["process", "context", "stream", "correlation", "start_ns"])
+
+    @cached_property
+    def overhead(self) -> pd.DataFrame:
+        """The profiler's own work. Columns: thread, process (-1 where it isn't said), start_ns, end_ns."""
+        tables = [self._small(table, schema.OVERHEAD_COLUMNS) for table in schema.OVERHEAD_TABLES]
+        rows = pd.DataFrame(np.concatenate(tables), columns=["thread", "process", "start_ns", "end_ns"])
+        owner = np.where(rows["thread"] != -1, rows["thread"] & ~schema.THREAD_BITS, rows["process"])
+        return rows.assign(process=owner)
 
     @cached_property
     def ranges(self) -> pd.DataFrame:
@@ -158,36 +159,34 @@ class Trace:
         """NVTX rows of any kind. Domains without ranges: an nvtx library too new for its nsys."""
         return len(self._export.select("NVTX_EVENTS", "eventType"))
 
-    def _work_of_kind(self, kind: str) -> pd.DataFrame:
-        table = schema.WORK_TABLES[kind]
-        columns = self._export.columns(table)
-        width = len(schema.WORK_COLUMNS) + 1
-        rows = np.empty((0, width), dtype=np.int64)
-        if columns:
-            rows = self._export.integers(schema.work_query(kind, columns), width)
-        frame = pd.DataFrame(rows[:, :-1], columns=schema.WORK_COLUMNS)
-        frame["kind"] = kind
-        label = self._kernel_name if kind == "kernel" else schema.WORK_LABELS[kind]
-        frame["name"] = np.asarray(_named(rows[:, -1], label), dtype=object)
-        return frame
+    def _small(self, table: str, columns: Sequence[str]) -> Ints:
+        """A table that fits into memory several times over: shape [rows, columns], -1 for what is missing."""
+        chunks = [np.empty((len(columns), 0), dtype=np.int64), *self._export.integers(table, columns)]
+        rows = np.concatenate(chunks, axis=1).T
+        return np.where(rows == MISSING, -1, rows)
 
     @cached_property
     def _strings(self) -> dict[int, str]:
         return dict(self._export.select("StringIds", "id", "value"))
 
-    def _kernel_name(self, code: int) -> str:
-        return self._strings.get(code, "(unnamed kernel)")
+    def _string(self, code: int) -> str:
+        return self._strings.get(code, "")
 
-    def _call_name(self, code: int) -> str:
-        """`cudaLaunchKernel_v7000` is the runtime's own spelling of a versioned entry point."""
-        return re.sub(r"_v\d+$", "", self._strings.get(code, "(unnamed call)"))
+    @cached_property
+    def _gpus(self) -> dict[tuple[int, int], int]:
+        """GPU by process id and CUDA device id: a process may see its own selection of the GPUs."""
+        rows = self._export.select("TARGET_INFO_CUDA_DEVICE", "pid", "cudaId", "gpuId")
+        return {(pid, device): gpu for pid, device, gpu in rows if gpu is not None}
+
+    def _gpu_of(self, process: int, device: int) -> int:
+        return self._gpus.get((process >> schema.PID_SHIFT & schema.PID_BITS, device), device)
 
     def _domains(self, columns: set[str]) -> dict[tuple[int, int], str]:
         """Domain ids are numbered per process."""
         rows = self._export.rows(schema.domains_query(columns)) if "domainId" in columns else []
         return {(thread & ~schema.THREAD_BITS, domain): name for thread, domain, name in rows}
 
-    def _last_event_ns(self, range_start: npt.NDArray[np.int64], range_end: pd.Series) -> int:
+    def _last_event_ns(self, range_start: Ints, range_end: pd.Series) -> int:
         ends = [
             self.work["end_ns"].max(),
             self.api["end_ns"].max(),
@@ -195,13 +194,6 @@ class Trace:
             range_start.max(initial=0),
         ]
         return max(int(end) for end in ends if pd.notna(end))
-
-
-def _named(codes: npt.NDArray[np.int64], label: Callable[[int], str]) -> pd.Categorical:
-    """Labels for codes, each distinct code looked up once."""
-    distinct, position = np.unique(codes, return_inverse=True)
-    labels, categories = pd.factorize(np.array([label(int(code)) for code in distinct], dtype=object))
-    return pd.Categorical.from_codes(labels[position], pd.Index(categories))
 
 
 def _cuda_version(packed: str) -> str:

@@ -2,7 +2,8 @@
 
 It drops the recording machine's processes, environment and paths. `--until decode.step:3` also drops what
 the host did after the end of the third range of that name and the work that it launched then, and cuts the
-ranges that were open. Everything else that the analysis reads stays as nsys wrote it.
+ranges that were open. Of sampled GPU metrics it keeps those that the analysis reads, while the work that is
+left ran. Everything else that the analysis reads stays as nsys wrote it.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ DROPPED = (
 )
 KEPT_ENVIRONMENT = ("CudaDriverVersion", "NvDriverVersion", "CpuCores", "CpuDescription", "GpuInfo")
 STRING_IDS = ("nameId", "Name", "textId", "TextId")
+MARGIN_NS = 1_000_000  # samples are stamped by another clock than the work
 TIMED = ("CUPTI_ACTIVITY_KIND_", "NVTX_EVENTS", "PROFILER_OVERHEAD", "CUDA_GRAPH_")
 
 
@@ -39,6 +41,7 @@ def _shrink(database: sqlite3.Connection, until: str | None) -> None:
     _forget_the_machine(database, tables)
     if until and (cut_ns := _end_of(database, until)) is not None:
         _cut(database, timed, cut_ns)
+    _drop_unused_metrics(database, tables, timed)
     _drop_unused_strings(database, timed)
     database.commit()
     database.execute("VACUUM")
@@ -95,6 +98,28 @@ def _cut(database: sqlite3.Connection, timed: list[str], cut_ns: int) -> None:
             database.execute(f'DELETE FROM "{table}" WHERE start >= {cut_ns}')
     # The ranges that are still open are the window's: they must hold the work that is left.
     database.execute(f'UPDATE NVTX_EVENTS SET "end" = {end_ns} WHERE "end" > {end_ns}')
+
+
+def _drop_unused_metrics(database: sqlite3.Connection, tables: list[str], timed: list[str]) -> None:
+    """Of the samples, keep what `analysis.memory` reads, around the work that is left.
+
+    Samples that an older nsys stored as JSON are not read at all: their table stays, empty.
+    """
+    from analysis.memory.samples import NAMES_TABLE, TABLE, canonical
+
+    if "GENERIC_EVENTS" in tables:
+        database.execute("DELETE FROM GENERIC_EVENTS")
+    if TABLE not in tables or NAMES_TABLE not in tables:
+        return
+    database.create_function("is_read", 1, lambda name: canonical(str(name)) is not None, deterministic=True)
+    database.execute(f"DELETE FROM {NAMES_TABLE} WHERE NOT is_read(metricName)")
+    work = [table for table in timed if table in WORK_TABLES.values()]
+    spans = " UNION ALL ".join(f'SELECT min(start) AS first, max("end") AS last FROM "{t}"' for t in work)
+    none = "SELECT NULL AS first, NULL AS last"
+    first_ns, last_ns = database.execute(f"SELECT min(first), max(last) FROM ({spans or none})").fetchone()
+    outside = f"coalesce(timestamp NOT BETWEEN ? - {MARGIN_NS} AND ? + {MARGIN_NS}, TRUE)"
+    unread = f"(typeId, metricId) NOT IN (SELECT typeId, metricId FROM {NAMES_TABLE})"
+    database.execute(f"DELETE FROM {TABLE} WHERE {outside} OR {unread}", (first_ns, last_ns))
 
 
 def _drop_unused_strings(database: sqlite3.Connection, timed: list[str]) -> None:

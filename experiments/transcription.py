@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from experiments import audio
+from experiments import audio, floor
 from experiments.options import Options
 from harness import phases
 from harness.errors import ExitCode, UserError
@@ -87,6 +87,7 @@ class Transcription:
             for index, window in enumerate(clip.windows())
         ]
         self._decoder = self._make_decoder()
+        self._lengths: list[int] = []  # tokens of each window in the last iteration
 
     def _make_decoder(self) -> Any:
         loaded, options = self._loaded, self._options
@@ -102,7 +103,7 @@ class Transcription:
 
     def run(self, clock: PhaseClock) -> None:
         """One iteration over all windows; returns when the device has done all that was queued."""
-        self._transcribe(clock)
+        self._lengths = [len(tokens) for tokens in self._transcribe(clock)]
         if self._device == "cuda":
             self._torch.cuda.synchronize()  # steps that ran ahead of an end token may still be running
 
@@ -152,7 +153,25 @@ class Transcription:
             "graphs": self._options.graphs if self._device == "cuda" else "none",
             "audio_s": round(audio.total_seconds(self._clips), 3),
             "windows": len(self._windows),
+            "floor": self._floor(),
             "notes": self._notes,
+        }
+
+    def _floor(self) -> dict[str, float]:
+        """Bytes and FLOPs that a decode step can't do without, at the mean position of those that ran; empty
+        before the first."""
+        if not sum(self._lengths):
+            return {}
+        # The n steps of a window find the prompt and 1 to n tokens in the cache.
+        tokens = sum(n * (n + 1) / 2 for n in self._lengths) / sum(self._lengths)
+        cached = len(self._loaded.prompt) + tokens
+        model = self._loaded.model
+        least = floor.decode_step(model.config, cached, model.dtype.itemsize)
+        return {
+            "decode_step_bytes": least.bytes,
+            "decode_step_flops": least.flops,
+            "cached_tokens": cached,
+            "element_bytes": model.dtype.itemsize,
         }
 
     def close(self) -> None:

@@ -39,7 +39,7 @@ class Session:
 
     def job(self, cfg: DictConfig) -> None:
         """One job. Its failure is noted and not raised, so that the others of a sweep still run."""
-        from harness import plan, run  # here, and not above, for --help to answer at once
+        from harness import dry_run, plan, run  # here, and not above, for --help to answer at once
 
         record, error, scope = None, None, ""
         try:
@@ -48,7 +48,7 @@ class Session:
                 raise usage.no_scope()
             made = plan.make(cfg)
             if cfg.dry_run:
-                run.show_commands(made, self.out)
+                dry_run.show_commands(made, self.out)
             else:
                 overrides = list(HydraConfig.get().overrides.task)
                 record = run.execute(made, [sys.executable, *sys.orig_argv[1:]], overrides, self.out)

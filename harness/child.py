@@ -1,4 +1,4 @@
-"""`python -m harness.child measure|trace RUN`: does the work of one run, in a process of its own."""
+"""`python -m harness.child measure|trace|replay RUN`: does the work of one run, in a process of its own."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 import time
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,31 +16,36 @@ from omegaconf import DictConfig, OmegaConf
 
 from harness import environment, workload
 from harness.capture import capture_for
+from harness.capture.ncu import STEP, OneStep, StepDone
 from harness.errors import ExitCode, UserError, disk_is_full
 from harness.phases import ITER, Annotator, CudaTimer, HostTimer, NvtxAnnotator, PhaseClock, SilentAnnotator
-from harness.plan import MEASURE_JSON, TRACED_JSON
+from harness.plan import MEASURE_JSON, REPLAYED_JSON, TRACED_JSON
 from harness.progress import report
 from harness.record import write_json
 from harness.workload import Workload
 
+RESULTS = {"measure": MEASURE_JSON, "trace": TRACED_JSON, "replay": REPLAYED_JSON}
+
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m harness.child", description=__doc__)
-    parser.add_argument("role", choices=("measure", "trace"))
+    parser.add_argument("role", choices=RESULTS)
     parser.add_argument("run", type=Path, help="a run folder with its config.yaml")
+    parser.add_argument("--capture", help="the backend that traces this child, if not the configuration's")
     arguments = parser.parse_args(argv)
     role, run = arguments.role, arguments.run
     cfg = cast(DictConfig, OmegaConf.load(run / "config.yaml"))
+    cfg.capture = arguments.capture or cfg.capture
     results = {"role": role, "device": cfg.device, "iterations": [], "transcripts": [], "error": None}
     code = ExitCode.OK
     try:
-        results |= _perform(role, cfg, run)
+        results |= _replay(cfg) if role == "replay" else _perform(role, cfg, run)
     except Exception as error:
         traceback.print_exc()  # into the log
         problem = _explain(error, cfg.device)
         code = problem.exit_code
         results["error"] = {"message": str(problem), "hint": problem.hint, "exit_code": int(code)}
-    write_json(run / (MEASURE_JSON if role == "measure" else TRACED_JSON), results)
+    write_json(run / RESULTS[role], results)
     return code
 
 
@@ -75,6 +80,29 @@ def _perform(role: str, cfg: DictConfig, run: Path) -> dict[str, Any]:
             "workload": work.describe(),
             "environment": _environment(cfg.device),
         }
+    finally:
+        work.close()
+
+
+def _replay(cfg: DictConfig) -> dict[str, Any]:
+    """An iteration up to the end of the decode step that is measured; its times mean nothing."""
+    timer = CudaTimer() if cfg.device == "cuda" else HostTimer()
+    work = workload.load(cfg.workload).build(cfg, cfg.device)
+
+    def begun(number: int) -> int:
+        annotator = OneStep(number)
+        with suppress(StepDone):
+            _iterate(work, PhaseClock(timer, annotator), 0)
+        return annotator.steps
+
+    try:
+        report(0, 1, f"replay: decode step {STEP}, kernel by kernel")
+        steps = begun(STEP)
+        if steps == 0:
+            raise UserError("ncu measures a decode step, and this workload has none", "capture=nsys")
+        if steps <= STEP:  # it ended before: the last one then
+            begun(steps - 1)
+        return {"step": min(steps - 1, STEP), "workload": work.describe()}
     finally:
         work.close()
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import platform
 import shutil
 import sqlite3
@@ -22,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from harness import nsys, processes
+from harness import gpu_metrics, ncu, nsys, processes
 from harness.capture.nsys import check_ranges
 from harness.errors import ExitCode, UserError
 
@@ -199,18 +198,12 @@ def _record(command: list[str]) -> None:
 
 
 def _ncu() -> Check:
-    known = sorted(Path("/opt/nvidia/nsight-compute").glob("*/ncu"), reverse=True)
-    found = shutil.which("ncu") or next(map(str, known), None)
-    if found is None:
-        return Check(
-            "ncu", MISSING, "not found", "only for looking into single kernels: install Nsight Compute"
-        )
-    done = subprocess.run([found, "--version"], capture_output=True, text=True, timeout=_PATIENCE_S)
-    versions = [line for line in done.stdout.splitlines() if line.startswith("Version")]
-    return Check("ncu", OK, f"{' '.join(versions) or 'unknown version'} at {found}")
+    found = ncu.require()
+    return Check("ncu", OK, f"{ncu.version(found)} at {found}")
 
 
 def _gpu_metrics() -> Check:
+    """The driver's rule on hardware counters, and whether nsys can then sample them."""
     name = "GPU metrics"
     try:
         parameters = dict(
@@ -220,15 +213,12 @@ def _gpu_metrics() -> Check:
         return Check(
             name, MISSING, "no NVIDIA kernel driver is loaded", "needs a GPU; everything else works without"
         )
-    if parameters.get("RmProfilingAdminOnly") == "0":
-        return Check(name, OK, "hardware counters are open to all users")
-    if os.geteuid() == 0:
-        return Check(name, OK, "hardware counters are for administrators only, and this is one")
-    advice = (
-        "put `options nvidia NVreg_RestrictProfilingToAdminUsers=0` into /etc/modprobe.d/profiling.conf and "
-        "reboot, or run as root (in a container: --cap-add=SYS_ADMIN)"
-    )
-    return Check(name, WARN, "hardware counters are for administrators only", advice)
+    open_to_all = parameters.get("RmProfilingAdminOnly") == "0"
+    rule = f"hardware counters are {'open to all users' if open_to_all else 'for administrators only'}"
+    support = gpu_metrics.probe(nsys.require())
+    if support.device is None:
+        return Check(name, WARN, f"{rule}; {support.why}", support.advice)
+    return Check(name, OK, f"{rule}; nsys samples GPU {support.device} ({support.option})")
 
 
 def _perf_events() -> Check:

@@ -71,7 +71,11 @@ def git(folder: Path) -> dict[str, Any]:
 
 
 def gpu() -> dict[str, Any] | None:
-    """Name, driver, memory and clocks (MHz) of the first visible GPU through NVML; None if there is none."""
+    """Name, driver, memory and clocks (MHz) of the first visible GPU through NVML; None if there is none.
+
+    memory_bandwidth_bps is the peak: two transfers per clock over the whole bus, the formula of CUDA's Best
+    Practices Guide ("Theoretical Bandwidth Calculation"); None if NVML leaves one of the two out.
+    """
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError:
@@ -89,6 +93,11 @@ def gpu() -> dict[str, Any] | None:
             "max_clocks_mhz": {
                 n: _ask(pynvml.nvmlDeviceGetMaxClockInfo, handle, c) for n, c in clocks.items()
             },
+            "memory_bandwidth_bps": _peak_bandwidth(
+                _ask(pynvml.nvmlDeviceGetMaxClockInfo, handle, pynvml.NVML_CLOCK_MEM),
+                _ask(pynvml.nvmlDeviceGetMemoryBusWidth, handle),
+            ),
+            "pci_bus_id": getattr(_ask(pynvml.nvmlDeviceGetPciInfo, handle), "busId", None),
             "power_limit_mw": _ask(pynvml.nvmlDeviceGetEnforcedPowerLimit, handle),
         }
     except pynvml.NVMLError:
@@ -117,6 +126,11 @@ def _first_visible() -> Any:
     if first.isdecimal():
         return pynvml.nvmlDeviceGetHandleByIndex(int(first))
     return pynvml.nvmlDeviceGetHandleByUUID(first)
+
+
+def _peak_bandwidth(clock_mhz: int | None, bus_bits: int | None) -> int | None:
+    """Bytes per second: 3201 MHz over the H200's 6016 bits are 4.81 TB/s."""
+    return 2 * clock_mhz * 10**6 * bus_bits // 8 if clock_mhz and bus_bits else None
 
 
 def _ask(question: Callable[..., Any], *arguments: Any) -> Any:

@@ -15,12 +15,15 @@ ERROR_RATES = ("wer", "cer")
 AGREEMENT = "token_agreement"
 _OF_TOKENS = ("tokens", *ERROR_RATES, AGREEMENT)
 OVERHEAD = "profiling_overhead"
+FLOOR_MS, FLOOR_RATIO = "decode.floor_ms", "decode.floor_ratio"
 
 
 def source_of(metric: str) -> str:
     """`measured` (no profiler ran), `traced`, or `both` for what compares the two."""
     if metric == OVERHEAD:
         return "both"
+    if metric in (FLOOR_MS, FLOOR_RATIO):
+        return "measured"
     return "measured" if metric.split(".")[0] in _TIMES + _OF_TOKENS else "traced"
 
 

@@ -6,13 +6,10 @@ their own importer and leave an unfinished `.qdstrm`. `finish` completes such a 
 
 from __future__ import annotations
 
-import os
-import re
-import shutil
-import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
+from harness import tools
 from harness.errors import ExitCode, UserError
 
 INSTALL_HINT = (
@@ -20,7 +17,6 @@ INSTALL_HINT = (
     "nsight-systems), or set NSYS=/path/to/nsys, or use capture=kineto"
 )
 IMPORTER = "QdstrmImporter"
-_PATIENCE_S = 60  # for calls that answer at once where nsys is healthy
 
 # Below PATH in this order, the newest version of each first.
 _INSTALLATIONS = (
@@ -39,17 +35,7 @@ _WINDOW = ("--capture-range=cudaProfilerApi", "--capture-range-end=stop")
 
 def find(root: Path = Path("/")) -> Path | None:
     """The nsys to use: $NSYS (UserError if it isn't a program), else PATH, else known folders in `root`."""
-    if wanted := os.environ.get("NSYS"):
-        if found := shutil.which(wanted):
-            return Path(found).absolute()
-        raise UserError(
-            f"NSYS={wanted} is not a program that can be run",
-            "NSYS=/path/to/nsys, or unset it to have nsys looked for",
-            ExitCode.MACHINE,
-        )
-    if found := shutil.which("nsys"):
-        return Path(found).absolute()
-    return next(_installed(root), None)
+    return tools.find("nsys", _INSTALLATIONS, root)
 
 
 def require() -> Path:
@@ -61,12 +47,7 @@ def require() -> Path:
 
 def version(nsys: Path) -> str:
     """The version, like "2025.3.1.90"; UserError if nsys doesn't start."""
-    answer = _ask([nsys, "--version"], "does not start")
-    if match := re.search(r"\d{4}\.\d+(\.\d+)*", answer):
-        return match[0]
-    raise UserError(
-        f"{nsys} --version does not answer like nsys: {answer[:200]!r}", INSTALL_HINT, ExitCode.MACHINE
-    )
+    return tools.version(nsys, INSTALL_HINT)
 
 
 def importer(nsys: Path) -> Path:
@@ -77,7 +58,7 @@ def importer(nsys: Path) -> Path:
     for root in roots:
         for folder in (match for pattern in _IMPORTER_FOLDERS for match in sorted(root.glob(pattern))):
             if (found := folder / IMPORTER).is_file():
-                _ask([found, "--version"], "is nsys's importer, but does not start")
+                tools.ask([found, "--version"], "is nsys's importer, but does not start", INSTALL_HINT)
                 return found
     folders = " or ".join(f"{root}/{_IMPORTER_FOLDERS[0]}" for root in roots)
     raise UserError(
@@ -87,8 +68,10 @@ def importer(nsys: Path) -> Path:
     )
 
 
-def profile_command(nsys: Path, program: Sequence[str], stem: Path, window: bool) -> list[str]:
-    """The command line that records `program` into `<stem>.nsys-rep`.
+def profile_command(
+    nsys: Path, program: Sequence[str], stem: Path, window: bool, extra: Sequence[str] = ()
+) -> list[str]:
+    """The command line that records `program` into `<stem>.nsys-rep`, with `extra` options of nsys.
 
     `window`: record only between cudaProfilerStart and cudaProfilerStop. No `--` before the program: nsys
     2022.4 refuses it, and every version takes the first word that isn't an option for the program.
@@ -97,6 +80,7 @@ def profile_command(nsys: Path, program: Sequence[str], stem: Path, window: bool
         str(nsys),
         "profile",
         *_RECORD,
+        *extra,
         "--force-overwrite=true",
         "--output",
         str(stem).replace("%", "%%"),  # nsys expands %p, %h and others
@@ -120,57 +104,19 @@ def finish(nsys: Path, stem: Path) -> Path:
                 "python -m harness.doctor, which tests this nsys",
                 ExitCode.MACHINE,
             )
-        _ask(
+        tools.ask(
             [importer(nsys), "-i", unfinished, "-o", report],
             "could not finish the recording",
+            INSTALL_HINT,
             patience_s=None,
         )
         if not report.exists():
             raise UserError(f"nsys's importer wrote no {report}", INSTALL_HINT, ExitCode.MACHINE)
     unfinished.unlink(missing_ok=True)
     options = ("--type=sqlite", "--force-overwrite=true", "-o", str(export))
-    _ask([nsys, "export", *options, report], "could not export the recording", patience_s=None)
+    tools.ask(
+        [nsys, "export", *options, report], "could not export the recording", INSTALL_HINT, patience_s=None
+    )
     if not export.exists():
         raise UserError(f"nsys export wrote no {export}", INSTALL_HINT, ExitCode.MACHINE)
     return export
-
-
-def _installed(root: Path) -> Iterator[Path]:
-    for pattern in _INSTALLATIONS:
-        matches = root.glob(pattern.removeprefix("/"))
-        yield from sorted(filter(_runs, matches), key=_version_in_path, reverse=True)
-
-
-def _runs(path: Path) -> bool:
-    return path.is_file() and os.access(path, os.X_OK)
-
-
-def _version_in_path(path: Path) -> list[int]:
-    """2025.3.1 is newer than 2025.10 only as text."""
-    return [int(number) for number in re.findall(r"\d+", str(path))]
-
-
-def _ask(command: Sequence[str | Path], failure: str, patience_s: float | None = _PATIENCE_S) -> str:
-    """Run a tool of nsys to its end, its progress bars kept off the terminal. UserError if it fails."""
-    try:
-        done = subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, errors="replace", timeout=patience_s
-        )
-    except OSError as error:
-        reason = error.strerror or str(error)
-    except subprocess.TimeoutExpired:
-        reason = f"no answer within {patience_s:.0f} s"
-    else:
-        if done.returncode == 0:
-            return done.stdout
-        reason = _last_words(done.stderr) or _last_words(done.stdout) or f"exit code {done.returncode}"
-    hint = INSTALL_HINT
-    if library := re.search(r"(\S+\.so\S*): cannot open shared object", reason):
-        hint = f"install the package that has {library[1]} (for libdw.so.1 on Debian and Ubuntu: libdw1)"
-    raise UserError(f"{command[0]} {failure}: {reason}", hint, ExitCode.MACHINE)
-
-
-def _last_words(output: str) -> str:
-    r"""The last line that says something; progress bars redraw theirs with \r."""
-    lines = [line.rsplit("\r", 1)[-1].strip() for line in output.splitlines()]
-    return next((line for line in reversed(lines) if line), "")

@@ -13,15 +13,16 @@ from typing import Any, cast
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from harness import environment, settings, workload
+from harness import environment, gpu_metrics, settings, workload
 from harness.capture import capture_for
 from harness.capture.base import Capture
 from harness.errors import ExitCode, UserError
 
 DEVICES = ("auto", "cuda", "cpu")
-CAPTURES = ("auto", "nsys", "kineto", "none")
+CAPTURES = ("auto", "nsys", "ncu", "kineto", "none")
 MEASURE_JSON = "measure.json"
 TRACED_JSON = "traced.json"
+REPLAYED_JSON = "replayed.json"
 
 # What a run's results don't depend on, and what its inputs stand for.
 _NOT_FINGERPRINTED = ("outputs", "dry_run", "resume", *workload.INPUT_SECTIONS)
@@ -65,6 +66,11 @@ class Plan:
         child = [sys.executable, "-m", "harness.child", "trace", str(run)]
         return self.capture.command(child, run, self.device)
 
+    def replay_command(self, run: Path) -> list[str]:
+        """The command line of the child whose kernels are measured one by one; empty if none are."""
+        child = [sys.executable, "-m", "harness.child", "replay", str(run)]
+        return self.capture.replay_command(child, run)
+
 
 def make(cfg: DictConfig) -> Plan:
     """Check `cfg` and the machine; UserError for whatever a user can mend."""
@@ -78,7 +84,8 @@ def make(cfg: DictConfig) -> Plan:
     cfg = cfg.copy()
     cfg.device = resolve_device(cfg.device)
     read = _inputs(cfg)
-    capture = capture_for(cfg.capture, cfg.device)
+    sampling = cast(str | int, gpu_metrics.setting(cfg.trace.gpu_metrics))
+    capture = capture_for(cfg.capture, cfg.device, sampling)
     capture.check(cfg.device)
     cfg.capture = capture.name
     stamp = environment.stamp(cfg.device)
@@ -121,6 +128,9 @@ RULES = {
     "measure.iterations": settings.whole(1),
     "trace.warmup": settings.whole(0),
     "trace.iterations": settings.whole(1),
+    "trace.gpu_metrics": settings.Rule(
+        gpu_metrics.VALID, lambda value: gpu_metrics.setting(value) is not None
+    ),
     "capture": settings.one_of(*CAPTURES),
     "compare_with": settings.text("a scope's name").or_null(),
     "hypothesis.claim": settings.text("text", r"(?s).*"),

@@ -15,7 +15,7 @@ from typing import IO
 
 from rich.console import Console
 
-from harness import nsys, processes
+from harness import gpu_metrics, nsys, processes
 from harness.capture.nsys import NsysCapture
 from harness.environment import PROJECT
 from harness.errors import ExitCode, UserError
@@ -25,6 +25,7 @@ _EPILOG = """\
 examples:
   python -m harness.profile -- python train.py --epochs 1
   python -m harness.profile --outputs /tmp/traces -- ./my_cuda_program
+  python -m harness.profile --gpu-metrics 10000 -- ./my_cuda_program
 
 The trace, its export and the figures go to <outputs>/profile/<utc>/.
 exit codes: the program's own; 2 wrong usage · 4 nsys missing or failing · 5 outputs not writable ·
@@ -44,7 +45,7 @@ def main(argv: list[str] | None = None) -> int:
     ours, program = _split(given)
     parser = argparse.ArgumentParser(
         prog="python -m harness.profile",
-        usage="%(prog)s [--outputs DIR] [--cwd DIR] -- PROGRAM [ARGS ...]",
+        usage="%(prog)s [--outputs DIR] [--cwd DIR] [--gpu-metrics auto|off|HZ] -- PROGRAM [ARGS ...]",
         description="Record any program with Nsight Systems and account for its GPU time.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -55,12 +56,22 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--cwd", type=Path, default=Path.cwd(), metavar="DIR", help="where the program runs (default: here)"
     )
+    parser.add_argument(
+        "--gpu-metrics",
+        type=_sampling,
+        default=gpu_metrics.OFF,
+        metavar="auto|off|HZ",
+        help="samples of the GPU's counters per second, 10 to 200000; auto: 100000 where nsys can, "
+        "50 MB of trace a second (default: %(default)s)",
+    )
     arguments = parser.parse_args(ours)
     if not program:
         parser.error("no program given: put it after --")
     try:
         with processes.terminate_like_interrupt():
-            return _profile(program, arguments.cwd.absolute(), arguments.outputs.absolute())
+            return _profile(
+                program, arguments.cwd.absolute(), arguments.outputs.absolute(), arguments.gpu_metrics
+            )
     except UserError as error:
         print(error.report(), file=sys.stderr)
         return error.exit_code
@@ -69,12 +80,16 @@ def main(argv: list[str] | None = None) -> int:
         return ExitCode.INTERRUPTED
 
 
-def _profile(program: list[str], cwd: Path, outputs: Path) -> int:
+def _profile(program: list[str], cwd: Path, outputs: Path, sampling: str | int) -> int:
     _check_program(program[0], cwd)
-    NsysCapture().check("cuda")
+    capture = NsysCapture(sampling)
+    capture.check("cuda")
+    for note in capture.notes("cuda"):
+        print(f"note: {note}")
     found = nsys.require()
     stem = _new_folder(outputs) / "trace"
-    status = _record(nsys.profile_command(found, program, stem, window=False), cwd, stem)
+    extra = capture.metrics_options("cuda")
+    status = _record(nsys.profile_command(found, program, stem, window=False, extra=extra), cwd, stem)
     with Console(stderr=True).status("reading the recording"):
         trace = nsys.finish(found, stem)
     print(f"trace: {trace}")
@@ -100,6 +115,14 @@ def _account(trace: Path) -> int:
         )
         return ExitCode.OK
     return analyse([str(trace), "--out", str(trace.with_name("plots"))])
+
+
+def _sampling(text: str) -> str | int:
+    """The value of --gpu-metrics."""
+    value = gpu_metrics.setting(int(text) if text.isdecimal() else text)
+    if value is None:
+        raise argparse.ArgumentTypeError(f"{text} is not {gpu_metrics.VALID}")
+    return value
 
 
 def _split(words: list[str]) -> tuple[list[str], list[str]]:

@@ -1,12 +1,14 @@
 """`python -m harness.publish OUTPUTS --into FOLDER`: keep the newest finished runs to be committed.
 
 FOLDER gets the same <scope>/<utc>/ as OUTPUTS, without what is large or names the recording machine's paths:
-the record, the configuration, the raw latencies, the report, the PNG plots, and the start of the trace.
+the record, the configuration, the raw latencies, the reports, the PNG plots, and the start of the trace; and
+FOLDER/report.html shows all of them side by side.
 """
 
 from __future__ import annotations
 
 import argparse
+import html
 import shutil
 import sqlite3
 import sys
@@ -23,6 +25,7 @@ from harness.results import newest_per_scope
 from harness.store import NAME, Store
 
 TEXTS = ("run.json", "config.yaml", MEASURE_JSON, "report.txt")
+PAGE = "report.html"
 PACKED_TRACE = "trace.sqlite.xz"
 UNTIL = "decode.step:8"  # prefill and a few steps say all that a figure shows
 
@@ -62,6 +65,7 @@ def publish(outputs: Path, into: Path) -> list[Path]:
             scope = (into / run).parent
             shutil.rmtree(scope, ignore_errors=True)
             (Path(new) / run).parent.rename(scope)
+    _write_page([Record.load(outputs / run) for run in runs], outputs, into)
     return [into / run for run in runs]
 
 
@@ -71,17 +75,31 @@ def _copy(outputs: Path, run: str, folder: Path) -> None:
     source = outputs / run
     shutil.copytree(source / "plots", folder / "plots", ignore=shutil.ignore_patterns("*.svg"))
     record = Record.load(source)
+    pages = [PAGE] if (source / PAGE).exists() else []  # which older runs don't have
+    for name in (*TEXTS, *pages):
+        text = (source / name).read_text(encoding="utf-8")
+        (folder / name).write_text(_without_paths(text, record, outputs), encoding="utf-8")
+    if trace := record.capture["trace"]:
+        trim(source / trace, folder / PACKED_TRACE, until=UNTIL)
+
+
+def _write_page(records: Sequence[Record], outputs: Path, into: Path) -> None:
+    from analysis.html import render
+    from harness import page, sweep
+
+    text = render(page.of_sweep(records, sweep.labels(records), outputs, links=""))
+    (into / PAGE).write_text(_without_paths(text, records[-1], outputs), encoding="utf-8")
+
+
+def _without_paths(text: str, record: Record, outputs: Path) -> str:
+    """A text of a run without what is private to the machine that made it."""
     # Longest first: the interpreter and the outputs may lie inside the project.
     names = {str(outputs): "outputs", sys.executable: "python", str(PROJECT): ".", f'"{record.host}"': '"-"'}
     if gpu := record.environment["gpu"]:
         names[str(gpu["uuid"])] = "-"
-    for name in TEXTS:
-        text = (source / name).read_text()
-        for private in sorted(names, key=len, reverse=True):
-            text = text.replace(private, names[private])
-        (folder / name).write_text(text)
-    if trace := record.capture["trace"]:
-        trim(source / trace, folder / PACKED_TRACE, until=UNTIL)
+    for private in sorted(names, key=len, reverse=True):
+        text = text.replace(private, names[private]).replace(html.escape(private), names[private])
+    return text
 
 
 if __name__ == "__main__":

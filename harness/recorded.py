@@ -43,10 +43,20 @@ def find(cfg: DictConfig) -> RecordedTrace | None:
     same = [t for t in traces if _mechanisms(OmegaConf.load(t.parent / "config.yaml")) == wanted]
     if not same:
         return None
-    run = json.loads((same[-1].parent / "run.json").read_text())
+    return _of(same[-1])
+
+
+def beside(trace: Path, scope: str) -> RecordedTrace | None:
+    """The newest trace of a scope that was published with `trace`."""
+    traces = sorted(trace.parents[2].glob(f"{scope}/*/{PACKED_TRACE}"), key=lambda trace: trace.parent.name)
+    return _of(traces[-1]) if traces else None
+
+
+def _of(trace: Path) -> RecordedTrace:
+    run = json.loads((trace.parent / "run.json").read_text())
     git = run["environment"]["git"]
     parts = run["environment"]["machine"], day(run["started_utc"]), code_label(git["commit"], git["dirty"])
-    return RecordedTrace(same[-1], f"recorded on {', '.join(parts)}", run["model"], run["metrics"])
+    return RecordedTrace(trace, f"recorded on {', '.join(parts)}", run["model"], run["metrics"])
 
 
 def _mechanisms(cfg: Any) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from harness.metrics import FLOOR_MS, FLOOR_RATIO
 from harness.verdict import shown
 
 WIDTH = 120  # of report.txt, and of output that goes to no terminal
@@ -35,6 +36,11 @@ class Report:
         self._said.append(shown)
         self._out.print(shown)
 
+    def say_if(self, what: str) -> None:
+        """Print a paragraph unless it is empty."""
+        if what:
+            self.say(what)
+
     def write(self, path: Path) -> None:
         """Write everything said so far, as plain text."""
         with open(path, "w") as file:
@@ -44,10 +50,13 @@ class Report:
 
 
 def latency_table(metrics: Mapping[str, float], title: str) -> Table:
-    """The measured child's medians and quartiles."""
+    """The measured child's medians, their 95% intervals, quartiles, and which medians are unstable."""
+    from analysis.statistics import UNSTABLE_ABOVE, metric_spread
+
     table = Table("phase", title=title, title_justify="left", title_style="bold", box=SIMPLE)
-    for column in ("median", "p25", "p75"):
+    for column in ("median", "95% interval", "p25", "p75"):
         table.add_column(column, justify="right")
+    table.add_column()
     labels = {
         "total_ms": "whole iteration, ms",
         "features_ms": "features, ms",
@@ -59,9 +68,25 @@ def latency_table(metrics: Mapping[str, float], title: str) -> Table:
     }
     for name, label in labels.items():
         if name in metrics:
-            values = (metrics[name], metrics[f"{name}.p25"], metrics[f"{name}.p75"])
-            table.add_row(label, *(f"{value:.4g}" for value in values))
+            median, p25, p75 = (f"{metrics[name + end]:.4g}" for end in ("", ".p25", ".p75"))
+            spread = metric_spread(metrics, name)
+            between = "–"
+            if spread is not None:
+                between = " – ".join(f"{metrics[name + end]:.4g}" for end in (".low", ".high"))
+            unstable = spread is not None and spread > UNSTABLE_ABOVE
+            table.add_row(label, median, between, p25, p75, f"unstable (±{spread:.1%})" if unstable else "")
     return table
+
+
+def floor_sentence(metrics: Mapping[str, float]) -> str:
+    """How far a decode step is from the time that its bytes take; empty where that is unknown."""
+    if FLOOR_RATIO not in metrics:
+        return ""
+    return (
+        f"Floor: a token takes {metrics[FLOOR_RATIO]:.1f}× its byte floor, "
+        f"{shown('ms_per_token', metrics['ms_per_token'])} against {shown(FLOOR_MS, metrics[FLOOR_MS])} for "
+        "what a step has to read and write, at the GPU's peak bandwidth."
+    )
 
 
 def verdict_table(verdict: Sequence[Mapping[str, Any]], claim: str) -> Table:

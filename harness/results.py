@@ -131,7 +131,7 @@ def table_row(run: dict[str, Any], metrics: dict[str, float]) -> list[str]:
         if name not in metrics:
             return ABSENT
         median, low, high = (f"{metrics[name + end]:.{digits}f}" for end in ("", ".p25", ".p75"))
-        return f"{median} ({low}–{high})"
+        return f"{median} ({low}–{high}){_unstable(metrics, name)}"
 
     return [
         run["scope"],
@@ -143,8 +143,16 @@ def table_row(run: dict[str, Any], metrics: dict[str, float]) -> list[str]:
         cell("kernels_per_token", "{:.0f}".format),
         cell("profiling_overhead", "{:+.0%}".format),
         _words(metrics),
-        _tokens(json.loads(run["tokens_match"] or "null")),
+        tokens_in_words(json.loads(run["tokens_match"] or "null")),
     ]
+
+
+def _unstable(metrics: dict[str, float], name: str) -> str:
+    """A remark on a median whose 95% interval is wide; empty too where the run recorded none."""
+    from analysis.statistics import UNSTABLE_ABOVE, metric_spread
+
+    spread = metric_spread(metrics, name)
+    return f", unstable ±{spread:.1%}" if spread is not None and spread > UNSTABLE_ABOVE else ""
 
 
 def _words(metrics: dict[str, float]) -> str:
@@ -165,7 +173,7 @@ def without_empty(
     return tuple(header[n] for n in kept), [[row[n] for n in kept] for row in rows]
 
 
-def _tokens(match: dict[str, Any] | None) -> str:
+def tokens_in_words(match: dict[str, Any] | None) -> str:
     """Whether the tokens are those of the scope compared with, in a few words."""
     if match is None:
         return "reference"

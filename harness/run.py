@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 import shutil
 import sqlite3
 import sys
@@ -16,31 +15,20 @@ from typing import TYPE_CHECKING, Any, cast
 from omegaconf import OmegaConf
 from rich.console import Console
 
-from harness import digest, processes, recorded, report, verdict
+from harness import digest, page, processes, recorded, report, verdict
 from harness.errors import ExitCode, UserError, disk_is_full
 from harness.metrics import AGREEMENT
-from harness.plan import MEASURE_JSON, TRACED_JSON, Plan
+from harness.plan import MEASURE_JSON, REPLAYED_JSON, TRACED_JSON, Plan
 from harness.progress import Bar
 from harness.record import Record, code_label, create_folder, day, drop_ballast, utc_now
 from harness.store import Store
 
 if TYPE_CHECKING:
+    from analysis.html import Traced
     from analysis.plots import Stamp
 
 # Less than this left on the disk when a run fails means that the disk is why.
 _FULL_BYTES = 64 * 1024
-
-
-def show_commands(plan: Plan, out: Console) -> None:
-    """dry_run: the exact command lines of both children; nothing is written."""
-    folder = plan.outputs / plan.scope / utc_now()
-    out.print(f"measure ({plan.device}, no profiler):", markup=False)
-    out.print(shlex.join(plan.measure_command(folder)), soft_wrap=True, markup=False, highlight=False)
-    if traced := plan.trace_command(folder):
-        out.print(f"trace ({plan.device}, capture={plan.capture.name}):", markup=False)
-        out.print(shlex.join(traced), soft_wrap=True, markup=False, highlight=False)
-    else:
-        out.print("capture=none: nothing is traced")
 
 
 def execute(plan: Plan, command: list[str], overrides: list[str], out: Console) -> Record:
@@ -98,7 +86,13 @@ def _start(plan: Plan, store: Store, command: list[str], overrides: list[str]) -
             model=plan.model,
             device=plan.device,
             environment=plan.environment,
-            capture={"backend": plan.capture.name, "command": [], "trace": None, "recorded": None},
+            capture={
+                "backend": plan.capture.name,
+                "command": [],
+                "trace": None,
+                "kernels": None,
+                "recorded": None,
+            },
         )
         OmegaConf.save(plan.config, folder / "config.yaml")
         record.save(plan.outputs)
@@ -126,6 +120,7 @@ class _Run:
         self.log = self.folder / "log.txt"
         self.plots = self.folder / "plots"
         self.report = report.Report(self.out)
+        self.detail: Traced | None = None
 
     def execute(self) -> Record:
         self.out.print(
@@ -138,6 +133,7 @@ class _Run:
             measured = self._measure()
             self._trace(measured)
             self._judge(measured)
+            self._page()
             self.record.status = "finished"
         except KeyboardInterrupt:
             self.record.fail(UserError("interrupted", exit_code=ExitCode.INTERRUPTED), "interrupted")
@@ -158,6 +154,9 @@ class _Run:
             self.report.say(f"note: {note}")
         title = f"Latency without a profiler, {len(measured['iterations'])} iterations"
         self.report.say(report.latency_table(self.record.metrics, title))
+        if self.plan.device == "cuda":
+            self.record.metrics |= digest.floor(measured, self.plan.environment["gpu"])
+        self.report.say_if(report.floor_sentence(self.record.metrics))
         self._add(digest.latency_plot(measured, self.plots, stamp_of(self.record, profiled=False)))
         return measured
 
@@ -170,19 +169,31 @@ class _Run:
         if not command:
             self.report.say("capture=none: no trace, so nothing is known about gaps.")
             return
+        for note in self.plan.capture.notes(self.plan.device):
+            self.report.say(f"note: {note}")
         traced = self._child(command, TRACED_JSON, f"tracing ({self.plan.capture.name})")
         with self.out.status("exporting the trace ..."):
             trace = self.plan.capture.finish(self.folder)
         self.record.capture["trace"] = trace.name
         self.record.metrics |= digest.overhead(measured, traced)
+        self._replay()
         if self.plan.device == "cpu":
             self.report.say(tables(digest.host_account(trace)))
             self._recorded()
             return
-        found = digest.digest(trace, self.plots, stamp_of(self.record, profiled=True))
+        subject = page.subject_of(self.record, self.folder, self.record.scope)
+        found = digest.digest(trace, self.plots, stamp_of(self.record, profiled=True), subject)
+        self.detail = found.detail
         self.record.metrics |= found.metrics
         self.report.say(tables(found.account))
         self._add(found.plots)
+
+    def _replay(self) -> None:
+        """The child whose middle decode step is measured kernel by kernel; it gives no times of its own."""
+        if command := self.plan.replay_command(self.folder):
+            self.record.capture["replay_command"] = command
+            self._child(command, REPLAYED_JSON, "measuring the kernels of one decode step (ncu, minutes)")
+            self.record.capture["kernels"] = self.plan.capture.finish_replay(self.folder).name
 
     def _recorded(self) -> None:
         """Without a GPU there are no gaps to show: say so, and analyse the scope's recorded trace instead."""
@@ -194,7 +205,9 @@ class _Run:
             self.report.say("There is no recorded trace of these settings to show instead.")
             return
         stamp = replace(stamp_of(self.record, profiled=True), recorded=bundled.note)
-        found = digest.digest(bundled.trace, self.plots, stamp)
+        subject = page.recorded_subject(self.record.scope, bundled)
+        found = digest.digest(bundled.trace, self.plots, stamp, subject)
+        self.detail = found.detail
         self.record.capture["recorded"] = {
             "trace": str(bundled.trace.relative_to(recorded.FOLDER)),
             "note": bundled.note,
@@ -202,6 +215,7 @@ class _Run:
         }
         self.report.say(f"Instead, the first steps of {bundled.model}, {bundled.note}:")
         self.report.say(tables(found.account))
+        self.report.say_if(report.floor_sentence(bundled.metrics))
         self._add(found.plots)
 
     def _judge(self, measured: dict[str, Any]) -> None:
@@ -220,6 +234,13 @@ class _Run:
         if match:
             self.report.say(verdict.tokens_sentence(scope, match))
 
+    def _page(self) -> None:
+        """Everything about the run for a browser, beside the run that it is compared with."""
+        from analysis import html
+
+        shown = page.of_run(self.record, self.plan.outputs, self.detail, self.plan.config.compare_with)
+        self._add([html.write(self.folder / page.PAGE, shown)])
+
     def _compare(self, scope: str, transcripts: list[dict[str, Any]]) -> dict[str, Any]:
         other = self.store.newest_finished(scope=scope, inputs=self.record.inputs)
         if other is None:
@@ -237,6 +258,8 @@ class _Run:
         if not path.exists():
             # A child that is not killed always writes its results: else the profiler failed to start it.
             profiler = command[0] != sys.executable and not processes.killed(status)
+            if profiler and (refusal := self._refusal()):
+                raise refusal
             raise UserError(
                 f"{what}: ended without results ({processes.describe_exit(status)})",
                 f"see {self.log}" + (", and python -m harness.doctor" if profiler else ""),
@@ -247,6 +270,9 @@ class _Run:
             hint = problem["hint"] or f"see {self.log}"
             raise UserError(problem["message"], hint, ExitCode(problem["exit_code"]))
         return data
+
+    def _refusal(self) -> UserError | None:
+        return self.plan.capture.refusal(self.folder, self.log.read_text(errors="replace"))
 
     def _add(self, plots: list[Path]) -> None:
         self.record.artifacts += [str(Path(path).relative_to(self.folder)) for path in plots]
@@ -277,5 +303,5 @@ class _Run:
         self.record.save(self.plan.outputs)
         self.store.put(self.record)
         for artifact in self.record.artifacts:
-            if artifact.endswith(".png"):
+            if artifact.endswith((".png", ".html")):
                 self.out.print(str(self.folder / artifact), markup=False, soft_wrap=True, highlight=False)

@@ -30,8 +30,8 @@ class Outcome:
 
 
 def close(folder: Path, outcomes: Sequence[Outcome], outputs: Path, out: Console) -> None:
-    """Print the closing table and draw the ladder into the sweep's folder, or remove the folder if no run
-    came of the sweep (a dry run, or nothing but bad input)."""
+    """Print the closing table, draw the ladder and write the page into the sweep's folder, or remove the
+    folder if no run came of the sweep (a dry run, or nothing but bad input)."""
     finished = [o.record for o in outcomes if o.record and o.record.status == "finished"]
     if not any(o.record for o in outcomes):
         for path in (folder / "multirun.yaml", folder, folder.parent, outputs):
@@ -40,8 +40,13 @@ def close(folder: Path, outcomes: Sequence[Outcome], outputs: Path, out: Console
     if len(outcomes) > 1:
         out.print(_table(outcomes))
     if len(finished) > 1:
-        for path in _ladder(finished, folder):
-            if path.suffix == ".png":
+        drawn = _ladder(finished, folder)
+        try:
+            drawn.append(_page(finished, folder, outputs))
+        except UserError as error:
+            out.print(f"no report.html of the sweep: {error}", markup=False)
+        for path in drawn:
+            if path.suffix in (".png", ".html"):
                 out.print(str(path.absolute()), markup=False, soft_wrap=True, highlight=False)
 
 
@@ -75,22 +80,29 @@ def _ladder(finished: Sequence[Record], folder: Path) -> list[Path]:
         "kernels_per_token": "kernels_per_token",
         "encode_ms": "encode_ms",
     }
-    labels = _labels(finished)
+    names = labels(finished)
     rows = [
         {"scope": label} | {column: record.metrics.get(name, math.nan) for column, name in columns.items()}
-        for label, record in zip(labels, finished, strict=True)
+        for label, record in zip(names, finished, strict=True)
     ]
     figure = plots.ladder(pd.DataFrame(rows), stamp_of(finished[-1], profiled=False))
     return [Path(path) for path in plots.save(figure, folder, "ladder")]
 
 
-def _labels(records: Sequence[Record]) -> list[str]:
+def _page(finished: Sequence[Record], folder: Path, outputs: Path) -> Path:
+    from analysis import html
+    from harness import page
+
+    return html.write(folder / page.PAGE, page.of_sweep(finished, labels(finished), outputs, "../../"))
+
+
+def labels(records: Sequence[Record]) -> list[str]:
     """Scopes' names; where one occurs more than once, with the overrides in which its runs differ."""
     every = [set(record.overrides) for record in records]
     shared = set.intersection(*every)
-    labels = []
+    names = []
     for record, overrides in zip(records, every, strict=True):
         twice = sum(other.scope == record.scope for other in records) > 1
         own = sorted(o for o in overrides - shared if not o.startswith("+scope=")) if twice else []
-        labels.append(" ".join([record.scope, *own]))
-    return labels
+        names.append(" ".join([record.scope, *own]))
+    return names

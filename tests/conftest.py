@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -39,4 +40,15 @@ def real_nsys() -> Path:
         if os.environ.get("HARNESS_REQUIRE_NSYS"):
             pytest.fail(f"HARNESS_REQUIRE_NSYS is set, and {error}")
         pytest.skip(f"NOT TESTED with a real nsys: {error}")
+    return found
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """A browser. Without one the test is skipped; with HARNESS_REQUIRE_CHROMIUM (CI) it fails."""
+    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if found is None:
+        if os.environ.get("HARNESS_REQUIRE_CHROMIUM"):
+            pytest.fail("HARNESS_REQUIRE_CHROMIUM is set, and there is no chromium")
+        pytest.skip("NOT TESTED in a browser: no chromium (apt-get install chromium)")
     return found

@@ -6,11 +6,16 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from matplotlib.ticker import PercentFormatter
 
+from analysis.causes import CAUSES
+from analysis.headline import fastest
 from analysis.plots.style import (
     CAUSE_COLOUR,
+    CAUSE_LABEL,
     COPY,
+    FAINT,
     HOST,
     INK,
     MUTED,
@@ -22,6 +27,7 @@ from analysis.plots.style import (
 )
 
 _NOTEWORTHY = 0.05  # differences from the first scope below 5% are not called faster or slower
+_LEGEND_COLUMNS = 3
 
 
 @styled()
@@ -29,18 +35,24 @@ def ladder(rows: pd.DataFrame, stamp: Stamp) -> Figure:
     """One row per scope, in the given order; the first is what the others are compared with.
 
     Columns: scope, ms_per_token, p25, p75 (ms per token), idle_share (of the decode phase),
-    kernels_per_token, encode_ms. What a run didn't capture is NaN, and shown as such, never as zero.
+    kernels_per_token, encode_ms; and, if the idle share is to be drawn by cause, host_share … unknown_share
+    (of the decode phase too). What a run didn't capture is NaN, and shown as such, never as zero.
     """
     subtitle = (
         "Latency without a profiler (median, 25th–75th percentile); idle time and kernels from the trace"
     )
-    figure = framed(_finding(rows), subtitle, stamp, size=(11, 2.6 + 0.52 * max(len(rows), 2)))
+    causes = [cause for cause in CAUSES if rows.get(f"{cause}_share", pd.Series(dtype=float)).gt(0).any()]
+    bars_in, legend_in = 1.3 + 0.52 * max(len(rows), 2), 0.3 + 0.2 * -(-len(causes) // _LEGEND_COLUMNS)
+    height = 1.3 + bars_in + (legend_in if causes else 0)
+    figure = framed(_finding(rows), subtitle, stamp, size=(11, height))
     if rows.empty:
         empty(figure.add_subplot(), "no finished runs")
         return figure
     numbers = rows.drop(columns="scope").astype(float).reset_index(drop=True)
-    panels = figure.subplots(1, 4, sharey=True, width_ratios=[2, 1.2, 1.2, 1.2])
-    latency, idle, kernels, encode = panels
+    heights = [bars_in, legend_in] if causes else [bars_in]
+    grid = figure.add_gridspec(len(heights), 1, height_ratios=heights)
+    row = grid[0].subgridspec(1, 4, width_ratios=[2, 1.2, 1.2, 1.2])
+    latency, idle, kernels, encode = row.subplots(sharey=True, squeeze=False)[0]
     per_token = numbers["ms_per_token"]
     spread = (per_token - numbers["p25"]).clip(lower=0), (numbers["p75"] - per_token).clip(lower=0)
     _bars(latency, per_token, _compared(per_token), COPY, "ms per token", reach=numbers["p75"])
@@ -49,9 +61,12 @@ def ladder(rows: pd.DataFrame, stamp: Stamp) -> Figure:
         idle,
         numbers["idle_share"],
         [f"{v:.0%}" for v in numbers["idle_share"]],
-        CAUSE_COLOUR["launch"],
+        CAUSE_COLOUR["host"],
         "GPU idle in decode",
     )
+    if causes:
+        _split(idle, numbers, causes)
+        _legend(figure.add_subplot(grid[1]), causes)
     _bars(
         kernels, numbers["kernels_per_token"], _plain(numbers["kernels_per_token"]), HOST, "kernels per token"
     )
@@ -84,6 +99,27 @@ def _bars(
     axes.tick_params(axis="y", length=0)
 
 
+def _split(axes: Axes, numbers: pd.DataFrame, causes: list[str]) -> None:
+    """The bars of the idle share again, cut into causes; a bar without known causes stays grey."""
+    known = numbers[[f"{cause}_share" for cause in causes]].notna().all(axis=1)
+    for bar, has_causes in zip(axes.patches, known, strict=True):
+        bar.set_facecolor(FAINT if not has_causes else "none")
+    left = np.zeros(len(numbers))
+    for cause in causes:
+        width = numbers[f"{cause}_share"].fillna(0).to_numpy()
+        axes.barh(range(len(numbers)), width, left=left, height=0.62, color=CAUSE_COLOUR[cause])
+        left += width
+
+
+def _legend(axes: Axes, causes: list[str]) -> None:
+    axes.set_axis_off()
+    axes.legend(
+        handles=[Patch(color=CAUSE_COLOUR[cause], label=CAUSE_LABEL[cause]) for cause in causes],
+        loc="upper right", ncols=_LEGEND_COLUMNS, fontsize=8.5, title="GPU idle in decode, by cause",
+        title_fontsize=8.5, alignment="left", borderaxespad=0,
+    )  # fmt: skip
+
+
 def _compared(values: pd.Series) -> list[str]:
     first = values.iloc[0]
     labels = []
@@ -108,14 +144,5 @@ def _top(values: pd.Series) -> float:
 
 
 def _finding(rows: pd.DataFrame) -> str:
-    timed = rows.dropna(subset="ms_per_token").reset_index(drop=True)
-    if len(timed) < 2:
-        return "Nothing to compare yet: one scope" if len(timed) else "No scopes to compare"
-    scopes, values = timed["scope"].tolist(), timed["ms_per_token"].astype(float).tolist()
-    best = int(np.argmin(values))
-    if best == 0:
-        return f"{scopes[0]} is the fastest: {significant(values[0])} ms per token"
-    return (
-        f"{scopes[best]}: {significant(values[best])} ms per token, {values[0] / values[best]:.1f}× faster "
-        f"than {scopes[0]} ({significant(values[0])} ms)"
-    )
+    timed = rows.dropna(subset="ms_per_token")
+    return fastest(dict(zip(timed["scope"].tolist(), timed["ms_per_token"].astype(float), strict=True)))

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
 from analysis.accounting import Account
-from analysis.gaps import CAUSES
+from analysis.causes import CAUSES
 from analysis.plots.style import (
     CAUSE_COLOUR,
     CAUSE_LABEL,
@@ -34,7 +34,7 @@ from analysis.trace import Trace
 _STREAMS = 4  # rows of streams, the busiest
 _BAR = 0.62  # height of a bar; rows are 1 apart
 _HAIR = 0.35  # points: what is too short to see still leaves a trace
-_GAP_ALPHA = 0.22
+_GAP_ALPHA = 0.5
 _NAME_LENGTH = 22
 
 
@@ -94,8 +94,8 @@ def _draw(axes: Axes, view: View) -> dict[tuple[int, int], int]:
     host = len(rows)
     axes.set_ylim(-0.6, host + 0.6)
     axes.set_xlim(view.us(view.start_ns), view.us(view.end_ns))
-    for cause, gaps in view.gaps.groupby("cause", observed=True):
-        _bars(axes, view, gaps, -0.5, host, CAUSE_COLOUR[str(cause)], alpha=_GAP_ALPHA, linewidth=0)
+    for cause, parts in view.parts.groupby("cause", observed=True):
+        _bars(axes, view, parts, -0.5, host, CAUSE_COLOUR[str(cause)], alpha=_GAP_ALPHA, linewidth=0)
     for (device, stream), y in rows.items():
         row = view.work[(view.work["device"] == device) & (view.work["stream"] == stream)]
         copies = row["kind"].isin(["memcpy", "memset"])
@@ -179,7 +179,7 @@ def _frame(axes: Axes, zoom: View) -> None:
 
 
 def _legend(axes: Axes, view: View) -> None:
-    kinds, causes = set(view.work["kind"]), set(view.gaps["cause"])
+    kinds, causes = set(view.work["kind"]), set(view.parts["cause"])
     handles = [
         Patch(color=HOST, label="call that launches work"),
         Patch(color=FAINT, label="other CUDA call"),

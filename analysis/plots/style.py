@@ -14,29 +14,17 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
+from analysis.palette import CAUSE_COLOUR as CAUSE_COLOUR
+from analysis.palette import CAUSE_LABEL as CAUSE_LABEL
+from analysis.palette import COPY as COPY
+from analysis.palette import DEVICE as DEVICE
+from analysis.palette import FAINT as FAINT
+from analysis.palette import HOST as HOST
+from analysis.palette import INK as INK
+from analysis.palette import MUTED as MUTED
 from analysis.trace import TraceInfo
-
-# Okabe and Ito's palette: told apart with any colour vision, and in grey by lightness.
-CAUSE_COLOUR = {
-    "launch": "#D55E00",
-    "queued": "#0072B2",
-    "graph": "#009E73",
-    "edge": "#999999",
-    "unknown": "#CC79A7",
-}
-CAUSE_LABEL = {
-    "launch": "host had not launched yet",
-    "queued": "launched in time, device waited",
-    "graph": "between nodes of a CUDA graph",
-    "edge": "window edge",
-    "unknown": "unknown",
-}
-HOST = "#E69F00"
-DEVICE = "#1F3A5F"
-COPY = "#56B4E9"
-MUTED = "#6B7280"
-FAINT = "#D1D5DB"
-INK = "#111827"
+from analysis.units import duration as duration
+from analysis.units import significant as significant
 
 _RC: dict[Any, Any] = {
     "font.size": 10,
@@ -123,20 +111,6 @@ def save(figure: Figure, folder: Path, stem: str) -> list[Path]:
         figure.savefig(png)
         figure.savefig(svg)
     return [png, svg]
-
-
-def duration(ns: float, digits: int = 2) -> str:
-    """A time in the unit that suits it, like 320 ns, 25 µs or (with three digits) 13.8 ms."""
-    for unit, size in (("s", 1e9), ("ms", 1e6), ("µs", 1e3)):
-        if ns >= size * 0.9995:
-            return f"{significant(ns / size, digits)} {unit}"
-    return f"{ns:.0f} ns"
-
-
-def significant(value: float, digits: int = 3) -> str:
-    """A number with this many digits, whole digits kept: 6.91, 746, 12,294, and 0.93 for less than 1."""
-    whole = len(str(int(value))) if value >= 1 else 1
-    return f"{value:,.{max(digits - whole, 0)}f}"
 
 
 def empty(axes: Axes, message: str) -> None:

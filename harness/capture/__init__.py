@@ -4,22 +4,33 @@ from __future__ import annotations
 
 from harness.capture.base import Capture
 from harness.capture.kineto import KinetoCapture
+from harness.capture.ncu import NcuCapture
 from harness.capture.none import NoCapture
 from harness.capture.nsys import NsysCapture
 from harness.errors import UserError
+from harness.gpu_metrics import OFF
 
 __all__ = ["Capture", "capture_for"]
 
-BACKENDS: dict[str, type[Capture]] = {"nsys": NsysCapture, "kineto": KinetoCapture, "none": NoCapture}
+
+def capture_for(name: str, device: str, gpu_metrics: str | int = OFF) -> Capture:
+    """The backend `name`; `auto` is nsys where a working one is found, else kineto.
+
+    gpu_metrics: `auto`, `off` or Hz, of the backends that can sample the GPU's counters.
+    """
+    if name == "auto":
+        return _timeline(device, gpu_metrics)
+    if name == "nsys":
+        return NsysCapture(gpu_metrics)
+    if name == "ncu":
+        return NcuCapture(_timeline(device, gpu_metrics))
+    return KinetoCapture(gpu_metrics) if name == "kineto" else NoCapture()
 
 
-def capture_for(name: str, device: str) -> Capture:
-    """The backend `name`; `auto` is nsys where a working one is found, else kineto."""
-    if name != "auto":
-        return BACKENDS[name]()
-    nsys = NsysCapture()
+def _timeline(device: str, gpu_metrics: str | int) -> Capture:
+    nsys = NsysCapture(gpu_metrics)
     try:
         nsys.check(device)
     except UserError:
-        return KinetoCapture()
+        return KinetoCapture(gpu_metrics)
     return nsys

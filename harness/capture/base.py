@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
 
+from harness.errors import UserError
 from harness.phases import Annotator
 
 
@@ -18,14 +19,39 @@ class Capture(Protocol):
     def check(self, device: str) -> None:
         """UserError (MACHINE) saying what is missing for a trace on `device` and what to do."""
 
+    def notes(self, device: str) -> list[str]:
+        """What a trace on `device` will lack on this machine, and why; said in the run's report."""
+
     def command(self, child: Sequence[str], run: Path, device: str) -> list[str]:
         """The exact command line of the traced child; empty if nothing is traced."""
 
+    def replay_command(self, child: Sequence[str], run: Path) -> list[str]:
+        """The command line of a further child whose kernels are measured one by one; empty if none are."""
+
+    def refusal(self, run: Path, log: str) -> UserError | None:
+        """Why the profiler did not start the child, by what it said in the run's log; None if unknown."""
+
     def finish(self, run: Path) -> Path:
         """After the child has ended: `<run>/trace.sqlite`. UserError if there is no usable recording."""
+
+    def finish_replay(self, run: Path) -> Path:
+        """After the further child has ended: what was measured. UserError if nothing was."""
 
     def window(self, device: str, run: Path) -> AbstractContextManager[None]:
         """In the child, around the traced iterations."""
 
     def annotator(self) -> Annotator:
         """In the child: what makes phases visible to this backend."""
+
+
+class WithoutReplay:
+    """The part of a backend that measures no kernels one by one."""
+
+    def replay_command(self, child: Sequence[str], run: Path) -> list[str]:
+        return []
+
+    def finish_replay(self, run: Path) -> Path:
+        raise ValueError(f"{type(self).__name__} replays no kernels")
+
+    def refusal(self, run: Path, log: str) -> UserError | None:
+        return None

@@ -7,19 +7,35 @@ from contextlib import contextmanager
 from importlib import metadata, util
 from pathlib import Path
 
+from harness.capture.base import WithoutReplay
 from harness.capture.chrome import convert, read_chrome_trace, write_sqlite
 from harness.errors import ExitCode, UserError
+from harness.gpu_metrics import AUTO, OFF
 from harness.phases import Annotator, RecordFunctionAnnotator
 
 _CHROME_TRACE = "trace.json"
 
 
-class KinetoCapture:
+class KinetoCapture(WithoutReplay):
     name = "kineto"
+
+    def __init__(self, gpu_metrics: str | int = OFF) -> None:
+        self._gpu_metrics = gpu_metrics
 
     def check(self, device: str) -> None:
         if util.find_spec("torch") is None:
             raise UserError("torch is not installed", "make run, which sets up .venv", ExitCode.MACHINE)
+        if device == "cuda" and self._gpu_metrics not in (AUTO, OFF):
+            raise UserError(
+                f"trace.gpu_metrics={self._gpu_metrics} needs nsys: torch.profiler samples no counters",
+                "capture=nsys, which says why it can't be used; or trace.gpu_metrics=auto",
+                ExitCode.MACHINE,
+            )
+
+    def notes(self, device: str) -> list[str]:
+        if device == "cuda" and self._gpu_metrics == AUTO:
+            return ["no GPU metrics: torch.profiler samples none, so nothing is known about memory bandwidth"]
+        return []
 
     def command(self, child: Sequence[str], run: Path, device: str) -> list[str]:
         return list(child)

@@ -6,14 +6,18 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
+from harness.capture.base import WithoutReplay
 from harness.phases import Annotator, NvtxAnnotator
 
 
-class NoCapture:
+class NoCapture(WithoutReplay):
     name = "none"
 
     def check(self, device: str) -> None:
         """Needs nothing."""
+
+    def notes(self, device: str) -> list[str]:
+        return []
 
     def command(self, child: Sequence[str], run: Path, device: str) -> list[str]:
         return []

@@ -5,28 +5,62 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
+from functools import cached_property
 from importlib import metadata
 from pathlib import Path
 
 from analysis.schema import NVTX_RANGES
-from harness import nsys
+from harness import gpu_metrics, nsys
+from harness.capture.base import WithoutReplay
 from harness.errors import ExitCode, UserError
 from harness.phases import Annotator, NvtxAnnotator
 
 _RANGES = f"eventType IN {NVTX_RANGES}"  # the others are domains and categories
 
 
-class NsysCapture:
+class NsysCapture(WithoutReplay):
+    """sampling: `auto`, `off` or Hz, of the GPU's hardware counters beside the trace."""
+
     name = "nsys"
+
+    def __init__(self, sampling: str | int = gpu_metrics.OFF) -> None:
+        self._sampling = sampling
 
     def check(self, device: str) -> None:
         found = nsys.require()
         nsys.version(found)
         nsys.importer(found)
+        if device == "cuda" and isinstance(self._sampling, int) and self._support.device is None:
+            raise UserError(
+                f"trace.gpu_metrics={self._sampling}, but nsys can't sample GPU metrics: {self._support.why}",
+                f"trace.gpu_metrics=off; or {self._support.advice}",
+                ExitCode.MACHINE,
+            )
+
+    def notes(self, device: str) -> list[str]:
+        if device != "cuda" or self._sampling == gpu_metrics.OFF or self._support.device is not None:
+            return []
+        return [f"no GPU metrics, so nothing is known about memory bandwidth: {self._support.why}"]
 
     def command(self, child: Sequence[str], run: Path, device: str) -> list[str]:
+        extra = self.metrics_options(device)
         # Without a GPU there is no cudaProfilerStart: all of the child is recorded.
-        return nsys.profile_command(nsys.require(), child, run / "trace", window=device == "cuda")
+        window = device == "cuda"
+        return nsys.profile_command(nsys.require(), child, run / "trace", window=window, extra=extra)
+
+    def metrics_options(self, device: str) -> list[str]:
+        """Options of `nsys profile` that sample the GPU's counters; none if they are not to be or can't."""
+        if device != "cuda" or self._sampling == gpu_metrics.OFF or self._support.device is None:
+            return []
+        hz = self._sampling if isinstance(self._sampling, int) else gpu_metrics.AUTO_HZ
+        return self._support.arguments(hz)
+
+    def refusal(self, run: Path, log: str) -> UserError | None:
+        return gpu_metrics.refusal(log)
+
+    @cached_property
+    def _support(self) -> gpu_metrics.Support:
+        return gpu_metrics.probe(nsys.require())
 
     def finish(self, run: Path) -> Path:
         found = nsys.require()

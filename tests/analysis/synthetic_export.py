@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import sqlite3
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,16 +12,27 @@ DDL = """
 CREATE TABLE StringIds (id INTEGER PRIMARY KEY, value TEXT);
 CREATE TABLE META_DATA_EXPORT (name TEXT, value TEXT);
 CREATE TABLE CUPTI_ACTIVITY_KIND_KERNEL (start INTEGER, end INTEGER, deviceId INTEGER, contextId INTEGER,
-    streamId INTEGER, correlationId INTEGER, globalPid INTEGER, demangledName INTEGER, graphNodeId INTEGER);
+    streamId INTEGER, correlationId INTEGER, globalPid INTEGER, demangledName INTEGER, graphNodeId INTEGER,
+    gridX INTEGER, gridY INTEGER, gridZ INTEGER, blockX INTEGER, blockY INTEGER, blockZ INTEGER);
 CREATE TABLE CUPTI_ACTIVITY_KIND_MEMCPY (start INTEGER, end INTEGER, deviceId INTEGER, contextId INTEGER,
     streamId INTEGER, correlationId INTEGER, globalPid INTEGER, copyKind INTEGER, graphNodeId INTEGER);
+CREATE TABLE CUPTI_ACTIVITY_KIND_MEMSET (start INTEGER, end INTEGER, deviceId INTEGER, contextId INTEGER,
+    streamId INTEGER, correlationId INTEGER, globalPid INTEGER, graphNodeId INTEGER);
 CREATE TABLE CUPTI_ACTIVITY_KIND_GRAPH_TRACE (start INTEGER, end INTEGER, deviceId INTEGER, contextId INTEGER,
     streamId INTEGER, correlationId INTEGER, globalPid INTEGER, graphId INTEGER, graphExecId INTEGER);
 CREATE TABLE CUPTI_ACTIVITY_KIND_RUNTIME (start INTEGER, end INTEGER, globalTid INTEGER,
     correlationId INTEGER, nameId INTEGER);
+CREATE TABLE CUPTI_ACTIVITY_KIND_SYNCHRONIZATION (start INTEGER, end INTEGER, deviceId INTEGER,
+    contextId INTEGER, streamId INTEGER, correlationId INTEGER, globalPid INTEGER, syncType INTEGER,
+    eventId INTEGER);
+CREATE TABLE PROFILER_OVERHEAD (start INTEGER, end INTEGER, globalTid INTEGER, nameId INTEGER,
+    returnValue INTEGER);
+CREATE TABLE CUPTI_ACTIVITY_KIND_OVERHEAD (start INTEGER, end INTEGER, globalTid INTEGER, globalPid INTEGER);
 CREATE TABLE NVTX_EVENTS (start INTEGER, end INTEGER, eventType INTEGER, text TEXT, textId INTEGER,
     globalTid INTEGER, endGlobalTid INTEGER, domainId INTEGER, int64Value INTEGER);
 """
+STREAM_WAIT_EVENT = 2  # ENUM_CUPTI_SYNC_TYPE
+START_END = 60  # ENUM_NSYS_EVENT_TYPE
 
 
 def global_tid(pid: int, thread: int = 0, vm: int = 1) -> int:
@@ -40,27 +52,56 @@ class Export:
         return self.strings.setdefault(value, len(self.strings))
 
     def kernel(
-        self, start: int, end: int, correlation: int, *, name: str = "kernel_a", device: int = 0,
-        stream: int = 7, pid: int = 1, node: int | None = None, vm: int = 1,
+        self, start: int, end: int, correlation: int | None, *, name: str = "kernel_a", device: int = 0,
+        stream: int = 7, pid: int = 1, node: int | None = None, vm: int = 1, context: int = 1,
+        grid: tuple[int, int, int] = (1, 1, 1), block: tuple[int, int, int] = (128, 1, 1),
     ) -> None:  # fmt: skip
-        where = (start, end, device, 1, stream, correlation, global_tid(pid, vm=vm))
-        self._add("CUPTI_ACTIVITY_KIND_KERNEL", (*where, self.text(name), node))
+        where = (start, end, device, context, stream, correlation, global_tid(pid, vm=vm))
+        self._add("CUPTI_ACTIVITY_KIND_KERNEL", (*where, self.text(name), node, *grid, *block))
 
-    def memcpy(self, start: int, end: int, correlation: int, *, kind: int = 1, stream: int = 7) -> None:
-        self._add(
-            "CUPTI_ACTIVITY_KIND_MEMCPY", (start, end, 0, 1, stream, correlation, global_tid(1), kind, None)
-        )
+    def memcpy(
+        self, start: int, end: int, correlation: int | None, *, kind: int = 1, stream: int = 7,
+        device: int = 0, pid: int = 1, vm: int = 1, context: int = 1,
+    ) -> None:  # fmt: skip
+        where = (start, end, device, context, stream, correlation, global_tid(pid, vm=vm))
+        self._add("CUPTI_ACTIVITY_KIND_MEMCPY", (*where, kind, None))
 
-    def graph(self, start: int, end: int, correlation: int, *, graph: int = 1) -> None:
-        where = (start, end, 0, 1, 7, correlation, global_tid(1))
+    def memset(
+        self, start: int, end: int, correlation: int | None, *, stream: int = 7, device: int = 0,
+        pid: int = 1, vm: int = 1, context: int = 1,
+    ) -> None:  # fmt: skip
+        where = (start, end, device, context, stream, correlation, global_tid(pid, vm=vm))
+        self._add("CUPTI_ACTIVITY_KIND_MEMSET", (*where, None))
+
+    def graph(
+        self, start: int, end: int, correlation: int | None, *, graph: int = 1, stream: int = 7,
+        device: int = 0, pid: int = 1, vm: int = 1, context: int = 1,
+    ) -> None:  # fmt: skip
+        where = (start, end, device, context, stream, correlation, global_tid(pid, vm=vm))
         self._add("CUPTI_ACTIVITY_KIND_GRAPH_TRACE", (*where, graph, graph))
 
     def call(
-        self, start: int, end: int, correlation: int, *, name: str = "cudaLaunchKernel_v7000", pid: int = 1,
-        thread: int = 1, vm: int = 1,
+        self, start: int, end: int, correlation: int | None, *, name: str = "cudaLaunchKernel_v7000",
+        pid: int = 1, thread: int = 1, vm: int = 1,
     ) -> None:  # fmt: skip
         thread_id = global_tid(pid, thread, vm)
         self._add("CUPTI_ACTIVITY_KIND_RUNTIME", (start, end, thread_id, correlation, self.text(name)))
+
+    def wait(
+        self, start: int, end: int, *, stream: int = 7, device: int = 0, pid: int = 1, vm: int = 1,
+        context: int = 1, kind: int = STREAM_WAIT_EVENT, correlation: int | None = None,
+    ) -> None:  # fmt: skip
+        """A synchronisation; by default the stream waits for an event of another."""
+        where = (start, end, device, context, stream, correlation, global_tid(pid, vm=vm))
+        self._add("CUPTI_ACTIVITY_KIND_SYNCHRONIZATION", (*where, kind, 1))
+
+    def overhead(self, start: int, end: int, *, pid: int = 1, thread: int = 1, vm: int = 1) -> None:
+        """The profiler's own work; thread 0: rows of newer versions that name a process only."""
+        if thread:
+            name = self.text("CUPTI flush activity buffers")
+            self._add("PROFILER_OVERHEAD", (start, end, global_tid(pid, thread, vm), name, 0))
+        else:
+            self._add("CUPTI_ACTIVITY_KIND_OVERHEAD", (start, end, None, global_tid(pid, vm=vm)))
 
     def domain(self, name: str, domain: int = 1, *, pid: int = 1, vm: int = 1) -> None:
         self._add("NVTX_EVENTS", (0, None, 75, name, None, global_tid(pid, 1, vm), None, domain, None))
@@ -68,21 +109,23 @@ class Export:
     def range(
         self, name: str, start: int, end: int | None, *, domain: int = 1, pid: int = 1, thread: int = 1,
         registered: bool = False, kind: int = 59, payload: int | None = None, vm: int = 1,
+        end_thread: int | None = None,
     ) -> None:  # fmt: skip
         text, text_id = (None, self.text(name)) if registered else (name, None)
         owner = global_tid(pid, thread, vm)
-        self._add("NVTX_EVENTS", (start, end, kind, text, text_id, owner, None, domain, payload))
+        closer = None if end_thread is None else global_tid(pid, end_thread, vm)
+        self._add("NVTX_EVENTS", (start, end, kind, text, text_id, owner, closer, domain, payload))
 
-    def write(self, path: Path, shuffle: int | None = None) -> Path:
-        """Store the rows, in an order of their own for each `shuffle`."""
+    def write(self, path: Path, shuffle: int | None = None, without: Collection[str] = ()) -> Path:
+        """Store the rows, in an order of their own for each `shuffle`; `without` are tables to leave out."""
         path.unlink(missing_ok=True)
         database = sqlite3.connect(path)
-        database.executescript(DDL)
+        database.executescript(f"PRAGMA synchronous = OFF; {DDL}")
         database.executemany("INSERT INTO StringIds VALUES (?, ?)", [(i, s) for s, i in self.strings.items()])
         database.execute("INSERT INTO META_DATA_EXPORT VALUES ('EXPORT_PRODUCT_VERSION', '2025.3.2.0')")
         tables = [name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
         for table in tables:
-            rows = list(self.rows.get(table, []))
+            rows = [] if table in without else list(self.rows.get(table, []))
             if shuffle is not None:
                 random.Random(shuffle).shuffle(rows)
             if rows:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import lzma
 import os
 import sqlite3
@@ -30,7 +31,8 @@ def test_tables_and_figures_of_a_real_export(recorded: Recorded, tmp_path: Path)
     assert done.returncode == 0, done.stderr
     assert "The GPU idles" in done.stdout and "harness:decode.step" in done.stdout
     files = [Path(line) for line in done.stdout.splitlines() if line.startswith(str(tmp_path))]
-    assert {file.name for file in files} == {"gaps.png", "gaps.svg", "timeline.png", "timeline.svg"}
+    figures = {"gaps.png", "gaps.svg", "timeline.png", "timeline.svg"}
+    assert {file.name for file in files} == figures | {"report.html"}
     assert all(file.stat().st_size > 10_000 for file in files)
 
 
@@ -40,9 +42,32 @@ def test_tables_only(recorded: Recorded, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_report_alone(recorded: Recorded, tmp_path: Path) -> None:
+    done = analysis(recorded("h200_graph"), "--no-plots", "--html", "page.html", cwd=tmp_path)
+    assert done.returncode == 0 and done.stdout.splitlines()[-1] == str(tmp_path / "page.html")
+    assert [file.name for file in tmp_path.iterdir()] == ["page.html"]
+
+
+def test_json_instead_of_tables(recorded: Recorded, tmp_path: Path) -> None:
+    done = analysis(recorded("h200_graph"), "--json", cwd=tmp_path)
+    assert done.returncode == 0 and json.loads(done.stdout)["devices"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_export_for_perfetto(recorded: Recorded, tmp_path: Path) -> None:
+    done = analysis("export", recorded("h200_graph"), "--perfetto", cwd=tmp_path)
+    (file,) = tmp_path.iterdir()
+    assert done.returncode == 0 and done.stdout.strip() == str(file)
+    assert file.suffix == ".pftrace" and file.stat().st_size > 10_000
+    assert analysis("export", tmp_path / "nowhere.sqlite", "--perfetto", cwd=tmp_path).returncode == 6
+    assert analysis("export", recorded("h200_graph"), cwd=tmp_path).returncode == 2
+    unwritable = analysis("export", recorded("h200_graph"), "--perfetto", "--out", file / "x", cwd=tmp_path)
+    assert unwritable.returncode == 5 and "error: can't write to" in unwritable.stderr
+
+
 def test_help_has_examples_and_needs_no_heavy_imports(tmp_path: Path) -> None:
     done = analysis("--help", cwd=tmp_path)
-    assert done.returncode == 0 and done.stdout.count("python -m analysis trace.sqlite") == 3
+    assert done.returncode == 0 and done.stdout.count("python -m analysis trace.sqlite") == 4
     probe = (
         "import sys, analysis.__main__; print({'numpy', 'pandas', 'matplotlib', 'torch'} & set(sys.modules))"
     )

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import combinations
 from pathlib import Path
 
 import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 from synthetic_export import Export
 
-from analysis import Account, Trace, account, plots
+from analysis import Account, Trace, account, palette, plots
+from analysis.causes import CAUSES
+from analysis.headline import focus
+from analysis.palette import CAUSE_COLOUR, CAUSE_LABEL
+from analysis.steps import typical_step
 
 STAMP = plots.Stamp("NVIDIA H200", "1a2b3c4", "2026-11-22", profiled=True)
 
@@ -48,12 +56,19 @@ def scopes() -> pd.DataFrame:
     )
 
 
+def scopes_by_cause() -> pd.DataFrame:
+    """The second has no causes, as of a run recorded before there were any."""
+    shares = {"host_share": [0.7, np.nan, np.nan], "launch_share": [0.22, np.nan, np.nan]}
+    return scopes().assign(**shares, sync_share=[0.0, np.nan, np.nan])
+
+
 FIGURES: dict[str, Callable[[Trace, Account], Figure]] = {
     "gaps": lambda trace, acc: plots.gaps(acc, STAMP),
     "timeline": lambda trace, acc: plots.timeline(trace, acc, STAMP),
     "latency": lambda trace, acc: plots.latency(iterations(5, 100), STAMP),
     "latency, one step": lambda trace, acc: plots.latency(iterations(1, 1), STAMP),
     "ladder": lambda trace, acc: plots.ladder(scopes(), STAMP),
+    "ladder by cause": lambda trace, acc: plots.ladder(scopes_by_cause(), STAMP),
     "ladder, one scope": lambda trace, acc: plots.ladder(scopes().head(1), STAMP),
 }
 
@@ -86,6 +101,78 @@ def test_titles_state_the_finding_in_numbers(eager: tuple[Trace, Account]) -> No
 
 def test_what_was_not_captured_is_said_and_not_drawn_as_zero() -> None:
     assert texts(plots.ladder(scopes(), STAMP)).count("not captured") == 2
+
+
+def bars(axes: Axes, colour: str) -> list[Rectangle]:
+    found = [patch for patch in axes.patches if isinstance(patch, Rectangle)]
+    return [bar for bar in found if to_hex(bar.get_facecolor()) == colour.lower()]
+
+
+@pytest.mark.parametrize("chunk", [7, 1_000_000])
+def test_idle_time_is_split_exactly_by_length_and_cause(
+    chunk: int, eager: tuple[Trace, Account], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("analysis.plots.gap_histogram._GAPS", chunk)
+    _, acc = eager
+    shares = plots.gaps(acc, STAMP).axes[0]
+    gaps = focus(acc).gaps
+    parts = acc.segments(gaps.index.to_numpy())
+    length = acc.gaps["dur_ns"].to_numpy()[parts["gap"]]
+    drawn = 0
+    for cause in CAUSES:
+        for bar in bars(shares, CAUSE_COLOUR[cause]):
+            left, right = bar.get_x(), bar.get_x() + bar.get_width()
+            inside = (parts["cause"] == cause) & (length >= left) & (length < right)
+            expected = parts["dur_ns"][inside].sum() / parts["dur_ns"].sum()
+            assert bar.get_height() == pytest.approx(expected, abs=1e-12)
+            drawn += bar.get_height()
+    assert drawn == pytest.approx(1)
+
+
+def test_a_gap_is_shaded_piece_by_piece_in_the_timeline(eager: tuple[Trace, Account]) -> None:
+    trace, acc = eager
+    view = typical_step(trace, acc)
+    assert view is not None and len(view.parts) > len(view.gaps)
+    assert view.parts["dur_ns"].sum() == view.gaps["dur_ns"].sum()
+    labels = texts(plots.timeline(trace, acc, STAMP))
+    assert all(f"gap: {CAUSE_LABEL[cause]}" in labels for cause in view.parts["cause"].unique())
+
+
+def test_the_ladder_draws_idle_time_by_cause_where_it_is_known() -> None:
+    figure = plots.ladder(scopes_by_cause(), STAMP)
+    idle = next(axes for axes in figure.axes if axes.get_title(loc="left") == "GPU idle in decode")
+    assert [bar.get_width() for bar in bars(idle, CAUSE_COLOUR["host"])] == [0.7, 0, 0]
+    launch = bars(idle, CAUSE_COLOUR["launch"])[0]
+    assert (launch.get_x(), launch.get_width()) == pytest.approx((0.7, 0.22))
+    (unknown,) = [bar for bar in bars(idle, palette.FAINT) if bar.get_width() > 0]
+    assert unknown.get_width() == 0.12
+    assert CAUSE_LABEL["launch"] in texts(figure) and CAUSE_LABEL["sync"] not in texts(figure)
+
+
+# Machado, Oliveira and Fernandes 2009, severity 1, on linear RGB.
+VISION = {
+    "normal": np.eye(3),
+    "protanopia": [[0.152, 1.053, -0.205], [0.115, 0.786, 0.099], [-0.004, -0.048, 1.052]],
+    "deuteranopia": [[0.367, 0.861, -0.228], [0.280, 0.673, 0.047], [-0.012, 0.043, 0.969]],
+    "tritanopia": [[1.256, -0.077, -0.179], [-0.078, 0.931, 0.148], [0.005, 0.691, 0.304]],
+}  # fmt: skip
+
+
+def lab(colour: str, vision: str) -> np.ndarray:
+    """CIELAB (D65) of an sRGB colour as it is seen."""
+    srgb = np.array(to_rgb(colour))
+    linear = np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
+    seen = np.clip(np.array(VISION[vision]) @ linear, 0, 1)
+    xyz = [[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]] @ seen
+    x, y, z = np.cbrt(xyz / [0.9505, 1, 1.089])
+    return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
+
+
+@pytest.mark.parametrize("vision", VISION)
+def test_causes_are_told_apart_by_colour_with_any_colour_vision(vision: str) -> None:
+    assert list(CAUSE_COLOUR) == list(CAUSE_LABEL) == list(CAUSES)
+    for one, other in combinations(CAUSE_COLOUR.values(), 2):
+        assert np.linalg.norm(lab(one, vision) - lab(other, vision)) >= 18
 
 
 @pytest.mark.parametrize(

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from analysis.intervals import covered_ns, find_gaps, nesting_levels
+from analysis.compiled import loop_for
+from analysis.gaps import _find
+from analysis.intervals import covered_ns, nesting_levels
 
 GROUPS = 3
 intervals = st.lists(
@@ -32,22 +35,25 @@ def test_union_length_is_exact(items: list[tuple[int, int, int]], offset: int) -
     assert covered_ns(*columns(items, offset), GROUPS).tolist() == expected
 
 
-@given(intervals, OFFSETS)
-def test_gaps_are_the_idle_nanoseconds_between_intervals(
-    items: list[tuple[int, int, int]], offset: int
+@settings(deadline=None)  # compiling takes longer
+@given(intervals.filter(len), OFFSETS, st.integers(0, 5), st.sampled_from([_find, loop_for(_find, 10**6)]))
+def test_gaps_are_the_idle_nanoseconds_of_the_window(
+    items: list[tuple[int, int, int]], offset: int, margin: int, find: Callable[..., int]
 ) -> None:
+    """By the loop as Python and as machine code."""
+    items = sorted(items)
     group, start, end = columns(items, offset)
-    before, after = find_gaps(group, start, end)
-    assert (group[before] == group[after]).all()
-    assert (start[after] > end[before]).all()
-    for one in range(GROUPS):
-        mine = group[after] == one
-        bounds = zip(end[before[mine]] - offset, start[after[mine]] - offset, strict=True)
-        gaps = [ns for left, right in bounds for ns in range(left, right)]
-        assert len(gaps) == len(set(gaps)), "gaps of one group never overlap"
-        ours = [(at, at + length) for g, at, length in items if g == one]
-        span = set(range(min((s for s, _ in ours), default=0), max((e for _, e in ours), default=0)))
-        assert set(gaps) == span - busy_ns(items, one)
+    window = int(start.min()) - margin, int(end.max()) + margin
+    before, after = np.empty((2, len(items) + GROUPS), dtype=np.int32)
+    count = find(group, start, end, *window, before, after)
+    gaps: dict[int, list[int]] = {one: [] for one in group.tolist()}
+    for first, last in zip(before[:count], after[:count], strict=True):
+        bounds = end[first] if first >= 0 else window[0], start[last] if last >= 0 else window[1]
+        assert bounds[0] < bounds[1]
+        gaps[int(group[max(first, last)])] += range(bounds[0] - offset, bounds[1] - offset)
+    for one, idle in gaps.items():
+        assert len(idle) == len(set(idle)), "gaps of one group never overlap"
+        assert set(idle) == set(range(window[0] - offset, window[1] - offset)) - busy_ns(items, one)
 
 
 @given(st.lists(st.tuples(st.integers(0, 60), st.integers(0, 30)), max_size=30))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 from synthetic_export import Export
 
 from analysis import Account, Trace, account
-from analysis.headline import headline
+from analysis.headline import fastest, headline
 from analysis.latency import latency_metrics, steps_ms
 from analysis.metrics import metrics
 
@@ -68,7 +69,9 @@ def test_trace_metrics(tmp_path: Path) -> None:
     assert found["idle_share"] == pytest.approx(0.88)
     assert found["gap_median_us"] == 8
     inner = 4 * 8_000 + 18_000
-    assert found["launch_gap_share"] == pytest.approx(inner / 88_000)
+    assert found["launch_gap_share"] == 1  # no gap that the host is not to blame for
+    assert found["idle_share_launch"] == pytest.approx(6 * 2_000 / 100_000)
+    assert found["idle_share_host"] == pytest.approx(found["idle_share"] - found["idle_share_launch"])
     assert found["decode.step.idle_share"] == pytest.approx((inner + 12_000) / (inner + 12_000 + 12_000))
 
 
@@ -81,7 +84,22 @@ def test_a_trace_without_gpu_work_gives_no_gpu_metrics(tmp_path: Path) -> None:
 
 
 def test_the_headline_says_what_dominates(eager: tuple[Trace, Account], graph: tuple[Trace, Account]) -> None:
-    assert headline(eager[1]) == (
-        "The GPU idles 92% of the decode steps: nearly all of that waits for the host to launch"
+    said = headline(eager[1])
+    assert re.fullmatch(
+        r"The GPU idles 92% of the decode steps: \d\d% of that is host code between CUDA calls; "
+        r"a token takes [\d,]+ kernels and [\d.]+ ms while traced",
+        said,
     )
-    assert headline(graph[1]).startswith("The GPU idles 15% of the decode steps")
+    step = eager[1].phase("decode.step")
+    assert step is not None and f" {step['kernels'] / step['count']:,.0f} kernels " in said
+    assert headline(eager[1], ms_per_token=6.84).endswith(" kernels and 6.84 ms")
+    assert headline(graph[1]).startswith("The GPU idles 15% of the decode steps: ")
+    assert "; a token takes 16 kernels and " in headline(graph[1])
+
+
+def test_the_fastest_is_named_with_its_distance_from_the_first() -> None:
+    assert fastest({"baseline": 7.0, "flash": 6.0, "graphs": 1.0}) == (
+        "graphs: 1.00 ms per token, 7.0× faster than baseline (7.00 ms)"
+    )
+    assert fastest({"baseline": 1.0, "flash": 6.0}) == "baseline is the fastest: 1.00 ms per token"
+    assert fastest({}) == "No scopes to compare"

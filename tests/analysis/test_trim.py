@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ import pandas as pd
 from synthetic_export import Export
 
 from analysis import Trace, account
-from analysis.phases import match_launches
+from analysis.host import match_launches
 from analysis.trim import trim
 
 
@@ -116,3 +117,38 @@ def test_a_range_that_is_not_there_is_one_message(recorded: Callable[[str], Path
     done = subprocess.run(line, capture_output=True, text=True)
     assert done.returncode != 0
     assert "no ranges named no" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_of_sampled_metrics_only_what_is_read_while_the_kept_work_ran(tmp_path: Path) -> None:
+    export = Export()
+    export.domain("harness")
+    for n in range(3):
+        at = 10_000_000 * n
+        export.range("decode.step", at, at + 1000)
+        export.call(at, at + 10, n)
+        export.kernel(at + 100, at + 900, n)
+    whole = export.write(tmp_path / "whole.sqlite")
+    with closing(sqlite3.connect(whole)) as database, database:
+        database.executescript(
+            """
+            CREATE TABLE TARGET_INFO_GPU_METRICS (typeId INTEGER, metricId INTEGER, metricName TEXT);
+            INSERT INTO TARGET_INFO_GPU_METRICS VALUES
+                (1, 5, 'DRAM Read Bandwidth [Throughput %]'), (1, 6, 'PCIe RX Throughput [Throughput %]');
+            CREATE TABLE GPU_METRICS (timestamp INTEGER, typeId INTEGER, metricId INTEGER, value INTEGER);
+            CREATE TABLE GENERIC_EVENTS (timestamp INTEGER, data TEXT);
+            INSERT INTO GENERIC_EVENTS VALUES (1, '{}');
+            """
+        )
+        times = range(-2_000_000, 30_000_000, 500_000)
+        rows = [(time, 1, metric, 7) for time in times for metric in (5, 6)]
+        database.executemany("INSERT INTO GPU_METRICS VALUES (?, ?, ?, ?)", rows)
+    trim(whole, tmp_path / "cut.sqlite.xz", until="decode.step:2")
+    with closing(sqlite3.connect(unpacked(tmp_path / "cut.sqlite.xz", tmp_path))) as cut:
+        (first, last, count) = cut.execute(
+            "SELECT min(timestamp), max(timestamp), count(*) FROM GPU_METRICS"
+        ).fetchone()
+        assert cut.execute("SELECT DISTINCT metricId FROM GPU_METRICS").fetchall() == [(5,)]
+        assert cut.execute("SELECT metricId FROM TARGET_INFO_GPU_METRICS").fetchall() == [(5,)]
+        assert cut.execute("SELECT count(*) FROM GENERIC_EVENTS").fetchone() == (0,)
+    assert (first, last) == (-500_000, 11_000_000), "a millisecond around the first and last kept kernel"
+    assert count == 24

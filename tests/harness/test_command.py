@@ -56,12 +56,21 @@ def test_a_sweep_leaves_its_runs_and_nothing_else(
         "sweeps",
     ]
     (sweep,) = (cwd / "outputs" / "sweeps").iterdir()
-    assert sorted(p.name for p in sweep.iterdir()) == ["ladder.png", "ladder.svg", "multirun.yaml"]
-    assert str(sweep / "ladder.png") in done.stdout
+    assert sorted(p.name for p in sweep.iterdir()) == [
+        "ladder.png",
+        "ladder.svg",
+        "multirun.yaml",
+        "report.html",
+    ]
+    assert str(sweep / "ladder.png") in done.stdout and str(sweep / "report.html") in done.stdout
+    for page in (cwd / "outputs").rglob("report.html"):
+        for link in re.findall(r'href="([^"]+)"', page.read_text()):
+            assert (page.parent / link).exists(), f"{page}: {link}"
     for record in records(cwd):
         folder = cwd / "outputs" / record["id"]
-        files = {p.name for p in folder.iterdir()}
-        assert files == {"config.yaml", "run.json", "measure.json", "log.txt", "plots", "report.txt"}
+        assert {p.name for p in folder.iterdir()} == {
+            "config.yaml", "run.json", "measure.json", "log.txt", "plots", "report.txt", "report.html",
+        }  # fmt: skip
         assert record["artifacts"] and all(
             (folder / artifact).stat().st_size for artifact in record["artifacts"]
         )
@@ -129,7 +138,7 @@ BAD_USAGE = {
     "a reference to nothing": (["+scope=fake_one", "name=${nowhere}"], 2, ["'nowhere' not found"]),
     "no iterations": (["+scope=fake_one", "measure.iterations=0"], 2, ["at least 1"]),
     "unknown device": (["+scope=fake_one", "device=tpu"], 2, ["auto, cuda, cpu"]),
-    "unknown capture": (["+scope=fake_one", "capture=ncu"], 2, ["auto, nsys, kineto, none"]),
+    "unknown capture": (["+scope=fake_one", "capture=cupti"], 2, ["auto, nsys, ncu, kineto, none"]),
     "neither true nor false": (["+scope=fake_one", "resume=maybe"], 2, ["resume=maybe"]),
     "hypothesis that can't be judged": (
         ["+scope=fake_one", "hypothesis.expect=[{metric: idle_share, below: 1}]"],

@@ -23,10 +23,23 @@ def test_the_newest_runs_are_copied_without_paths(
     assert [path.parent.parent.name for path in runs] == ["fake_one", "fake_two"]
     for run in runs:
         names = {path.name for path in run.parent.rglob("*") if path.is_file()}
-        assert {"run.json", "config.yaml", "measure.json", "report.txt", "latency.png"} <= names
-        text = "".join(path.read_text() for path in run.parent.iterdir() if path.suffix in {".json", ".txt"})
+        assert {
+            "run.json",
+            "config.yaml",
+            "measure.json",
+            "report.txt",
+            "report.html",
+            "latency.png",
+        } <= names
+        text = "".join(
+            path.read_text() for path in run.parent.iterdir() if path.suffix in {".json", ".txt", ".html"}
+        )
         for private in (str(outputs), str(ROOT), sys.executable):
             assert private not in text
+    overview = (tmp_path / "into" / "report.html").read_text()
+    for run in runs:
+        assert f'href="{run.parent.relative_to(tmp_path / "into")}/report.html"' in overview
+    assert str(outputs) not in overview and sys.executable not in overview
     table = [sys.executable, "-m", "harness.results"]
     db = str(tmp_path / "into" / "results.db")
     assert call([*table, "rebuild", "--db", db], tmp_path).returncode == 0

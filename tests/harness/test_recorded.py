@@ -10,7 +10,7 @@ import pytest
 from omegaconf import OmegaConf
 from rich.console import Console
 
-from harness import plan, recorded, run
+from harness import page, plan, recorded, run
 from tests.harness.cli import ROOT
 from tests.harness.test_plan import planned
 
@@ -53,6 +53,10 @@ def test_a_cpu_shows_the_recorded_trace_and_counts_nothing_of_it(bundled: None, 
     assert f"analysed on {record.environment['machine']}" in figure
     report = (folder / "report.txt").read_text()
     assert "could not be captured" in report and NOTE in report
+    page = (folder / "report.html").read_text()
+    assert "report.html" in record.artifacts
+    assert "Recorded on NVIDIA H200: the GPU idles" in page and NOTE in page
+    assert "6.90 ms" in page, "the recorded run's own measurement"
     idle, token = record.verdict
     assert idle["held"] is None and f"not measurable here; {NOTE}: " in idle["why"]
     assert token["why"].endswith("did not hold (6.9 ms)"), (
@@ -65,3 +69,21 @@ def test_a_trace_of_other_mechanisms_is_not_shown(bundled: None, tmp_path: Path)
     assert recorded.find(cfg) is not None
     cfg.graphs.how = "compile"
     assert recorded.find(cfg) is None
+
+
+def test_the_page_sets_the_recorded_reference_beside_it_and_survives_a_damaged_one(
+    bundled: None, tmp_path: Path
+) -> None:
+    published = tmp_path / "results" / "h200"
+    shutil.copytree(published / "fake_one", published / "fake_zero")
+    record = run.execute(made(tmp_path), ["test"], [], Console(quiet=True))
+    outputs = tmp_path / "outputs"
+    shown = page.of_run(record, outputs, page.trace_of(record, outputs, record.scope), "fake_zero")
+    assert [bar.label for bar in shown.bars] == ["fake_zero", "fake_one"]
+    assert all(NOTE in bar.note and bar.unprofiled_ms == 6.9 for bar in shown.bars)
+
+    (outputs / "fake_zero" / "x").mkdir(parents=True)
+    (outputs / "fake_zero" / "x" / "run.json").write_text("{")
+    record.tokens_match = {"run": "fake_zero/x", "identical": True, "windows": 1}
+    damaged = page.of_run(record, outputs, None, "fake_zero")
+    assert "fake_zero is not shown beside it" in damaged.warnings[0] and len(damaged.runs) == 1

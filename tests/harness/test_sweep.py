@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from harness.record import Record
-from harness.sweep import _labels
+from harness.sweep import labels
 
 
 def record(scope: str, *overrides: str) -> Record:
@@ -18,9 +18,9 @@ def record(scope: str, *overrides: str) -> Record:
 
 
 def test_different_scopes_go_by_their_names() -> None:
-    assert _labels([record("baseline"), record("flash")]) == ["baseline", "flash"]
+    assert labels([record("baseline"), record("flash")]) == ["baseline", "flash"]
 
 
 def test_runs_of_one_scope_go_by_what_differs() -> None:
     ran = [record("baseline"), record("graphs", "graphs.how=manual"), record("graphs", "graphs.how=compile")]
-    assert _labels(ran) == ["baseline", "graphs graphs.how=manual", "graphs graphs.how=compile"]
+    assert labels(ran) == ["baseline", "graphs graphs.how=manual", "graphs graphs.how=compile"]

@@ -1,0 +1,80 @@
+"""What the commands share: exit codes, and errors without tracebacks."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import sys
+from enum import IntEnum
+from typing import Any
+
+from analysis.errors import TraceError
+
+PIPE_WIDTH = 120
+
+
+class Exit(IntEnum):
+    """Exit codes of `python -m analysis` and its commands."""
+
+    OK = 0
+    REGRESSION = 1
+    USAGE = 2
+    NOISY = 3
+    NOT_COMPARABLE = 4
+    STORAGE = 5
+    TRACE = 6
+
+
+def parser(command: str, description: str, epilog: str) -> argparse.ArgumentParser:
+    """A parser that keeps the line breaks of its epilog."""
+    name = f"python -m analysis {command}".rstrip()
+    form = argparse.RawDescriptionHelpFormatter
+    return argparse.ArgumentParser(prog=name, description=description, epilog=epilog, formatter_class=form)
+
+
+def fail(message: object, hint: str, code: Exit) -> Exit:
+    """Say what was found and what to do about it on stderr."""
+    print(f"error: {message}", file=sys.stderr)
+    if hint:
+        print(f"  try: {hint}", file=sys.stderr)
+    return code
+
+
+def fail_trace(error: TraceError) -> Exit:
+    return fail(error, error.hint, Exit.TRACE)
+
+
+def fail_storage(error: OSError, where: object, hint: str) -> Exit:
+    """`hint` says where else to write."""
+    return fail(f"can't write to {where}: {error.strerror or error}", hint, Exit.STORAGE)
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on stdout; what is no number becomes null, for JSON has no NaN."""
+    print(json.dumps(_plain(value), indent=1, ensure_ascii=False))
+
+
+def print_tables(*parts: Any) -> None:
+    """Rich renderables on stdout; tables are not squeezed where there is no terminal to fit."""
+    from rich.console import Console
+
+    console = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH)
+    for part in parts:
+        console.print(part)
+
+
+def quiet_pipe() -> None:
+    """After a reader like `head` has gone: the interpreter must not complain when it flushes at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    if hasattr(value, "item"):  # numpy's scalars
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value

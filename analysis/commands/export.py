@@ -1,0 +1,47 @@
+"""`python -m analysis export TRACE --perfetto`: a trace for other tools."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from analysis.commands import common
+from analysis.commands.common import Exit
+from analysis.errors import TraceError
+
+_EPILOG = """\
+examples:
+  python -m analysis export trace.sqlite --perfetto                  writes ./trace.pftrace
+  python -m analysis export trace.sqlite.xz --perfetto --out a.pftrace
+
+Open the file at https://ui.perfetto.dev: calls, ranges, kernels, and why the GPU was idle.
+
+exit codes: 0 done · 2 wrong usage · 5 the file can't be written · 6 the trace can't be analysed
+"""
+
+
+def main(argv: Sequence[str]) -> int:
+    arguments = _parser().parse_args(argv)
+    out = arguments.out or Path(f"{arguments.trace.name.split('.sqlite')[0]}.pftrace")
+    from analysis import Trace, account, diagnose, perfetto
+
+    try:
+        with Trace.open(arguments.trace) as trace:
+            diagnose.require_gpu_work(trace)
+            print(perfetto.write(trace, account(trace), out).resolve())
+    except TraceError as error:
+        return common.fail_trace(error)
+    except OSError as error:
+        return common.fail_storage(error, out, "--out with a file that you may write")
+    return Exit.OK
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = common.parser("export", "A trace for other tools.", _EPILOG)
+    parser.add_argument(
+        "trace", type=Path, metavar="TRACE", help="an nsys SQLite export (.sqlite, or .xz, .gz)"
+    )
+    parser.add_argument("--perfetto", action="store_true", required=True, help="for ui.perfetto.dev")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="default: ./TRACE.pftrace")
+    return parser

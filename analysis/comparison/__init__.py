@@ -1,0 +1,1 @@
+"""Two or more runs or traces beside each other: what changed, by how much, how surely, and where."""

@@ -1,0 +1,96 @@
+"""The metrics of two runs beside each other, each with the interval of its change."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from analysis.comparison.subjects import Subject
+from analysis.latency import PHASES, latency_samples
+from analysis.statistics import (
+    Estimate,
+    Sample,
+    change,
+    change_of_estimates,
+    estimate,
+    median_of,
+)
+
+LATENCIES = ("total_ms", *(f"{phase}_ms" for phase in PHASES), "ms_per_token", "real_time_factor")
+_PARTS_OF_METRICS = (".low", ".high", ".p25", ".p75")
+
+
+@dataclass(frozen=True)
+class Change:
+    """One number in two subjects. `delta` is b − a and `ratio` b/a − 1, each with its interval.
+
+    repetitions: what the intervals are over ("iterations", "decode steps"), "" if there is but one value.
+    """
+
+    metric: str
+    a: Estimate
+    b: Estimate
+    delta: Estimate
+    ratio: Estimate
+    repetitions: str = ""
+
+    @property
+    def clear(self) -> bool:
+        """Whether the interval of the change leaves out zero; without an interval, whether there is one."""
+        if self.delta.low is None or self.delta.high is None:
+            return self.delta.value != 0
+        return not self.delta.low <= 0 <= self.delta.high
+
+    def as_json(self) -> dict[str, Any]:
+        estimates = {name: asdict(getattr(self, name)) for name in ("a", "b", "delta", "ratio")}
+        flags = {"unstable": self.a.unstable or self.b.unstable, "repetitions": self.repetitions}
+        return {"metric": self.metric, **estimates, **flags}
+
+
+def of_samples(metric: str, a: Sample, b: Sample, repetitions: str, *, paired: bool | None = None) -> Change:
+    """The change of a number whose repetitions are at hand."""
+    delta, ratio = (change(a, b, relative=relative, paired=paired) for relative in (False, True))
+    return Change(metric, estimate(a), estimate(b), delta, ratio, repetitions)
+
+
+def of_estimates(metric: str, a: Estimate, b: Estimate) -> Change:
+    """The change of a number of which only the estimates are known."""
+    delta, ratio = (change_of_estimates(a, b, relative=relative) for relative in (False, True))
+    return Change(metric, a, b, delta, ratio)
+
+
+def samples(subject: Subject) -> dict[str, Sample]:
+    """Its latency metrics, one value per iteration."""
+    found = latency_samples(subject.iterations, float(subject.workload.get("audio_s") or 0.0))
+    return {name: median_of(values) for name, values in found.items()}
+
+
+def names(subject: Subject) -> list[str]:
+    """The metrics that it has, headline numbers without their quartiles and limits."""
+    every = [*samples(subject), *subject.metrics]
+    return list(dict.fromkeys(name for name in every if not name.endswith(_PARTS_OF_METRICS)))
+
+
+def latencies(a: Subject, b: Subject) -> list[Change]:
+    """The latency metrics that both were timed for."""
+    mine, theirs = samples(a), samples(b)
+    if mine and theirs:
+        return [of_metric(a, b, name) for name in mine if name in theirs]
+    shared = [name for name in names(a) if name in names(b)]
+    return [of_metric(a, b, name) for name in shared if name in LATENCIES]
+
+
+def of_metric(a: Subject, b: Subject, metric: str) -> Change:
+    """The change of one metric; KeyError if one of the two has no such number."""
+    mine, theirs = samples(a), samples(b)
+    if metric in mine and metric in theirs:
+        alike = a.sources is not None and a.sources == b.sources
+        paired = alike and len(mine[metric]) == len(theirs[metric])
+        return of_samples(metric, mine[metric], theirs[metric], "iterations", paired=paired)
+    return of_estimates(metric, _recorded(a, metric), _recorded(b, metric))
+
+
+def _recorded(subject: Subject, metric: str) -> Estimate:
+    """A number of run.json, with the interval that it was recorded with."""
+    found = subject.metrics
+    return Estimate(found[metric], found.get(f"{metric}.low"), found.get(f"{metric}.high"), n=1)

@@ -1,0 +1,220 @@
+"""What can be compared: recorded runs and traces, found on disk and checked for likeness."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from analysis.errors import TraceError
+
+RECORD, MEASURED = "run.json", "measure.json"
+TRACES = ("trace.sqlite", "trace.sqlite.xz")
+_WHAT = "a run folder (with run.json), a folder of runs, or a trace (.sqlite, .sqlite.xz)"
+
+
+class NotComparable(TraceError):
+    """Two subjects that did not do the same work."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A run, or a trace alone.
+
+    record: run.json, empty for a trace. measured: measure.json, empty if the run left none.
+    trace: path of its export, or None.
+    """
+
+    name: str
+    path: Path
+    trace: Path | None
+    record: Mapping[str, Any] = field(default_factory=dict)
+    measured: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        return dict(self.record.get("metrics", {}))
+
+    @property
+    def iterations(self) -> Sequence[Mapping[str, Any]]:
+        """The timed iterations without a profiler."""
+        return list(self.measured.get("iterations", []))
+
+    @property
+    def workload(self) -> Mapping[str, Any]:
+        return dict(self.measured.get("workload") or {})
+
+    @property
+    def sources(self) -> list[tuple[str, int]] | None:
+        """(file name, window) of what was transcribed, None if unknown."""
+        found = self.measured.get("transcripts")
+        return None if found is None else [(Path(one["source"]).name, one["window"]) for one in found]
+
+    def environment(self, *keys: str) -> Any:
+        """A nested entry of the run's environment, None where it has none."""
+        value: Any = self.record.get("environment", {})
+        for key in keys:
+            value = value.get(key) if isinstance(value, Mapping) else None
+        return value
+
+
+def find(path: Path) -> dict[str, Subject]:
+    """The subjects at a path, by scope; a run or a trace alone is one. Raises TraceError.
+
+    Of a folder of runs, <folder>/<utc>/ or <folder>/<scope>/<utc>/, the newest finished run of each scope.
+    """
+    if not path.exists():
+        raise TraceError(f"{path}: no such file or folder", f"give {_WHAT}")
+    if not path.is_dir():
+        return {path.name: Subject(_stem(path), path, path)}
+    if (path / RECORD).exists():
+        run = _run(path)
+        return {run.record["scope"]: run}
+    folders = [found.parent for pattern in ("*", "*/*") for found in path.glob(f"{pattern}/{RECORD}")]
+    runs = [run for folder in folders if (run := _run(folder)).record["status"] == "finished"]
+    if not runs:
+        raise TraceError(f"{path} holds no finished run", f"give {_WHAT}")
+    return {run.record["scope"]: run for run in sorted(runs, key=lambda one: one.record["started_utc"])}
+
+
+def only(path: Path) -> Subject:
+    """The one subject at a path; TraceError where a folder has several scopes."""
+    found = find(path)
+    if len(found) > 1:
+        raise TraceError(
+            f"{path} holds runs of {len(found)} scopes ({', '.join(found)})",
+            f"give one of them: {path / next(iter(found))}",
+        )
+    return next(iter(found.values()))
+
+
+def groups(paths: Sequence[Path]) -> list[list[Subject]]:
+    """What is compared with what: one group, or one per scope that all folders of several scopes have."""
+    found = [find(path) for path in paths]
+    if all(len(one) == 1 for one in found):
+        return [_told_apart([next(iter(one.values())) for one in found])]
+    several = [set(one) for one in found if len(one) > 1]
+    shared = [
+        scope for scope in next(one for one in found if len(one) > 1) if all(scope in one for one in several)
+    ]
+    single = {next(iter(one)) for one in found if len(one) == 1}
+    scopes = [scope for scope in shared if not single or scope in single]
+    if not scopes:
+        listed = "; ".join(f"{path}: {', '.join(one)}" for path, one in zip(paths, found, strict=True))
+        raise TraceError(f"these folders have no scope in common ({listed})", "give single runs to compare")
+    pick = [[one.get(scope) or next(iter(one.values())) for one in found] for scope in scopes]
+    return [_told_apart(group) for group in pick]
+
+
+def check(a: Subject, b: Subject, *, force: bool) -> list[str]:
+    """Warnings about what differs between two subjects, or can't be known.
+
+    Other models or other audio raise NotComparable, or are warnings too with `force`.
+    """
+    wrong = _different_work(a, b)
+    if wrong and not force:
+        raise NotComparable(
+            f"{a.name} and {b.name} did different work: {'; '.join(wrong)}",
+            "compare runs of one model and audio, or add --force",
+        )
+    warnings = [f"not the same work, compared because of --force: {one}" for one in wrong]
+    if not (a.record and b.record):
+        bare = " and ".join(one.name for one in (a, b) if not one.record)
+        return [
+            *warnings,
+            f"{bare}: a trace alone doesn't say which model, audio and versions were run; not checked",
+        ]
+    return warnings + _different_conditions(a, b)
+
+
+def _different_work(a: Subject, b: Subject) -> list[str]:
+    if not (a.record and b.record):
+        return []
+    found = _differences(_work(a), _work(b))
+    same_device = a.record["device"] == b.record["device"]
+    if not found and same_device and a.record["inputs"] != b.record["inputs"]:
+        found.append("model or audio of the same name with other content, or another number of tokens")
+    return found
+
+
+def _work(subject: Subject) -> dict[str, Any]:
+    sources = subject.sources
+    return {
+        "model": subject.record["model"],
+        "audio": None if sources is None else sorted({source for source, _ in sources}),
+        "seconds of audio": subject.workload.get("audio_s"),
+    }
+
+
+def _different_conditions(a: Subject, b: Subject) -> list[str]:
+    warnings = [f"differs: {one}" for one in _differences(_conditions(a), _conditions(b))]
+    unfinished = [one for one in (a, b) if one.record["status"] != "finished"]
+    return warnings + [f"{one.name} is a run that {one.record['status']}" for one in unfinished]
+
+
+def _conditions(subject: Subject) -> dict[str, Any]:
+    return {
+        "machine": subject.environment("machine"),
+        "device": subject.record["device"],
+        "driver": subject.environment("gpu", "driver"),
+        "power limit, mW": subject.environment("gpu", "power_limit_mw"),
+        "python": subject.environment("python"),
+        **(subject.environment("packages") or {}),
+    }
+
+
+def _differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
+    """The facts known of both that differ, as "model: tiny and small"."""
+    return [
+        f"{name}: {_shown(a[name])} and {_shown(b[name])}"
+        for name in a
+        if a[name] is not None and b.get(name) is not None and a[name] != b[name]
+    ]
+
+
+def _shown(value: Any) -> str:
+    if not isinstance(value, list):
+        return str(value)
+    return f"{value[0]} and {len(value) - 1} more" if len(value) > 1 else str(value[0]) if value else "none"
+
+
+def _run(folder: Path) -> Subject:
+    record = _json(folder / RECORD)
+    needed = ("id", "scope", "status", "started_utc", "model", "device", "inputs", "environment", "metrics")
+    if missing := [key for key in needed if key not in record]:
+        raise TraceError(f"{folder / RECORD} is not a run's record: it has no {missing[0]}", f"give {_WHAT}")
+    measured = _json(folder / MEASURED) if (folder / MEASURED).exists() else {}
+    trace = next((folder / name for name in TRACES if (folder / name).exists()), None)
+    return Subject(str(record["scope"]), folder, trace, record, measured)
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise TraceError(f"{path} can't be read: {error}", f"give {_WHAT}") from None
+    if not isinstance(value, dict):
+        raise TraceError(f"{path} is not a run's record", f"give {_WHAT}")
+    return value
+
+
+def _told_apart(group: list[Subject]) -> list[Subject]:
+    """Names that differ: the scope alone where it does, otherwise with the run's own name or its path."""
+    for name in (
+        lambda one: one.name,
+        lambda one: one.record.get("id") or one.name,
+        lambda one: str(one.path),
+    ):
+        names = [name(one) for one in group]
+        if len(set(names)) == len(names):
+            return [
+                Subject(new, one.path, one.trace, one.record, one.measured)
+                for new, one in zip(names, group, strict=True)
+            ]
+    return group
+
+
+def _stem(path: Path) -> str:
+    return path.name.split(".sqlite")[0]

@@ -1,0 +1,152 @@
+"""Comparisons and checks as tables for a terminal."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from analysis.comparison.limits import FINE, NOISY, REGRESSION, Outcome
+from analysis.comparison.numbers import Change
+from analysis.comparison.pairs import Comparison
+from analysis.statistics import MIN_SAMPLES, Estimate
+
+_NAME_WIDTH = 12
+_WHOLE_FROM = 1000
+_SHARES = ("share", "wer", "cer", "agreement", "overhead")  # in the names of metrics that are shares
+_STYLE = {FINE: "green", REGRESSION: "bold red", NOISY: "yellow"}
+_VERDICT = {FINE: "fine", REGRESSION: "REGRESSION", NOISY: "too noisy to tell"}
+
+
+def warning(text: str) -> Text:
+    return Text(f"warning: {text}", style="yellow")
+
+
+def comparison(found: Comparison) -> Group:
+    """The finding in a sentence, then the numbers that it rests on."""
+    parts: list[RenderableType] = [Text(found.sentence, style="bold")]
+    parts += [warning(one) for one in found.warnings] + [Text()]
+    a, b = found.a.name, found.b.name
+    if found.latencies:
+        parts.append(_changes("Latency, without a profiler", "metric", a, b, found.latencies))
+    if traces := found.traces:
+        steps = " and ".join(str(n) for n in dict.fromkeys(traces.counts))
+        title = f"Time per {traces.unit}, traced (over {steps} of them)"
+        parts.append(_changes(title, "µs of", a, b, [traces.total, *traces.parts, *traces.others]))
+        if traces.phases:
+            parts.append(_changes("Phases, traced: busy and idle time of one", "µs of", a, b, traces.phases))
+        if traces.kernels:
+            parts.append(_kernels(found))
+    return Group(*parts)
+
+
+def _changes(title: str, what: str, a: str, b: str, changes: Sequence[Change]) -> Table:
+    table = _table(title, [what], [a, b, "change", "", "95% interval"], ["note"])
+    for one in changes:
+        if one.a.value == one.b.value == 0:
+            continue
+        table.add_row(
+            one.metric.removesuffix("_us"),
+            *_values(one), number(one.metric, one.delta.value, sign=True), _ratio(one),
+            interval(one.metric, one.delta), note(one),
+        )  # fmt: skip
+    return table
+
+
+def _kernels(found: Comparison) -> Table:
+    traces = found.traces
+    assert traces is not None
+    rest = traces.kernels_in_all - len(traces.kernels)
+    title = f"Kernels whose time changed, µs per {traces.unit}"
+    title += f" (the {len(traces.kernels)} largest changes of {traces.kernels_in_all})" if rest else ""
+    a, b = found.a.name, found.b.name
+    table = _table(title, ["kernel", "shape"], ["calls", a, b, "change", "95% interval"])
+    for one in traces.kernels:
+        calls = " → ".join(number("", count) for count in one.calls)
+        change = number("", one.time.delta.value, sign=True)
+        times = (*_values(one.time), change, interval("", one.time.delta))
+        table.add_row(Text(one.name), Text(one.shape), calls, *times)
+    return table
+
+
+def outcomes(found: Sequence[Outcome]) -> Table:
+    """What was allowed, what was measured, and the verdict."""
+    table = _table("", ["metric"], ["baseline", "run", "change", "95% interval", "limit"], ["verdict", "why"])
+    for one in found:
+        form = _percent if one.limit.relative else partial(number, one.change.metric, sign=True)
+        low, high = one.measured.low, one.measured.high
+        between = "–" if low is None or high is None else f"{form(low)} to {form(high)}"
+        table.add_row(
+            one.change.metric, *_values(one.change), form(one.measured.value), between, one.limit.text,
+            Text(_VERDICT[one.verdict], style=_STYLE[one.verdict]), _why(one, form),
+        )  # fmt: skip
+    return table
+
+
+def number(metric: str, value: float, *, sign: bool = False) -> str:
+    """A value as people read it: shares and rates as per cent (their differences as points)."""
+    if any(word in metric for word in _SHARES):
+        return f"{value * 100:+.2f} pt" if sign else f"{value:.1%}"
+    digits = ",.0f" if abs(value) >= _WHOLE_FROM else ",.4g"
+    return format(value, f"+{digits}" if sign else digits)
+
+
+def interval(metric: str, change: Estimate) -> str:
+    if change.low is None or change.high is None:
+        return "–"
+    return f"{number(metric, change.low, sign=True)} to {number(metric, change.high, sign=True)}"
+
+
+def note(change: Change) -> str:
+    """What makes the numbers weak: few repetitions, or values that are known to no better than 2%."""
+    weak = [
+        f"{side} ±{one.spread:.1%}"
+        for side, one in (("A", change.a), ("B", change.b))
+        if one.unstable and one.spread is not None
+    ]
+    if weak:
+        return f"unstable: {', '.join(weak)}"
+    if change.repetitions and change.delta.low is None:
+        return f"n < {MIN_SAMPLES}: no interval"
+    return "" if change.clear else "no clear change"
+
+
+def _why(found: Outcome, form: Callable[[float], str]) -> str:
+    """What the verdict rests on."""
+    if found.noticeable is None:
+        alone = "no interval, the value decides"
+        return alone if found.verdict != NOISY else f"fewer than {MIN_SAMPLES} {found.change.repetitions}"
+    if found.verdict == NOISY:
+        return (
+            f"a change below {form(found.noticeable)} drowns in the noise: more iterations, or a wider limit"
+        )
+    return f"noticed from {form(found.noticeable)} on"
+
+
+def _values(change: Change) -> tuple[str, str]:
+    return number(change.metric, change.a.value), number(change.metric, change.b.value)
+
+
+def _percent(value: float) -> str:
+    return f"{value:+.1%}" if math.isfinite(value) else "–"
+
+
+def _ratio(change: Change) -> str:
+    return "" if any(word in change.metric for word in _SHARES) else _percent(change.ratio.value)
+
+
+def _table(title: str, names: Sequence[str], numbers: Sequence[str], notes: Sequence[str] = ()) -> Table:
+    """Names wrap on a narrow terminal, numbers never do."""
+    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in names:
+        table.add_column(name, overflow="fold", min_width=_NAME_WIDTH)
+    for heading in numbers:
+        table.add_column(heading, justify="right", no_wrap=True)
+    for name in notes:
+        table.add_column(name)
+    return table

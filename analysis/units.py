@@ -1,0 +1,17 @@
+"""Numbers as people read them."""
+
+from __future__ import annotations
+
+
+def duration(ns: float, digits: int = 2) -> str:
+    """A time in the unit that suits it, like 320 ns, 25 µs or (with three digits) 13.8 ms."""
+    for unit, size in (("s", 1e9), ("ms", 1e6), ("µs", 1e3)):
+        if ns >= size * 0.9995:
+            return f"{significant(ns / size, digits)} {unit}"
+    return f"{ns:.0f} ns"
+
+
+def significant(value: float, digits: int = 3) -> str:
+    """A number with this many digits, whole digits kept: 6.91, 746, 12,294, and 0.93 for less than 1."""
+    whole = len(str(int(value))) if value >= 1 else 1
+    return f"{value:,.{max(digits - whole, 0)}f}"

@@ -1,0 +1,187 @@
+"""`python -m analysis check`: regressions are found, noise is none, and what can't be told is said."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from runs_on_disk import write_run, write_trace
+from test_analysis_command import analysis
+
+from analysis.__main__ import main
+from analysis.comparison.limits import FINE, NOISY, REGRESSION, judge, parse
+from analysis.statistics import Estimate, change, median_of
+
+RESULTS = Path(__file__).parents[2] / "results" / "h200"
+DRAWS = 200
+
+
+def verdict(a: np.ndarray, b: np.ndarray, limit: float = 0.05) -> str:
+    return judge(change(median_of(a), median_of(b), relative=True), limit)
+
+
+def iterations_ms(rng: np.random.Generator, n: int) -> np.ndarray:
+    """Times of a run as they are: noise that resembles its neighbours, a drift by 2% while the machine warms
+    up, and every tenth iteration up to tens of per cent slower."""
+    noise = np.zeros(n)
+    for i in range(1, n):
+        noise[i] = 0.5 * noise[i - 1] + rng.normal(0, 0.01)
+    outliers = (rng.random(n) < 0.1) * rng.exponential(0.15, n)
+    return 7 * (1 + noise + np.linspace(0.02, 0, n) + outliers)
+
+
+@pytest.mark.parametrize("n", [10, 20])
+def test_a_run_against_itself_passes(n: int) -> None:
+    rng = np.random.default_rng(11)
+    found = Counter(verdict(iterations_ms(rng, n), iterations_ms(rng, n)) for _ in range(DRAWS))
+    assert found[FINE] >= 0.95 * DRAWS and found[REGRESSION] <= 0.01 * DRAWS
+
+
+def test_independent_noise_is_a_regression_in_hardly_any_case_even_at_limit_zero() -> None:
+    rng = np.random.default_rng(12)
+    found = Counter(verdict(rng.normal(7, 0.1, 20), rng.normal(7, 0.1, 20), 0.0) for _ in range(DRAWS))
+    assert found[REGRESSION] <= 0.05 * DRAWS
+
+
+@pytest.mark.parametrize("slower", [1.10, 1.20])
+def test_a_run_that_got_slower_does_not_pass(slower: float) -> None:
+    rng = np.random.default_rng(13)
+    found = Counter(verdict(iterations_ms(rng, 20), slower * iterations_ms(rng, 20)) for _ in range(DRAWS))
+    assert found[FINE] == 0 and found[REGRESSION] >= 0.9 * DRAWS
+
+
+def test_a_run_that_got_faster_passes() -> None:
+    rng = np.random.default_rng(14)
+    assert {verdict(iterations_ms(rng, 20), iterations_ms(rng, 20) / 2) for _ in range(20)} == {FINE}
+
+
+def test_halves_of_the_published_runs_pass_against_each_other() -> None:
+    rng = np.random.default_rng(15)
+    found: Counter[str] = Counter()
+    for path in sorted(RESULTS.glob("*/*/measure.json")):
+        iterations = json.loads(path.read_text())["iterations"]
+        times = np.array([sum(one["phases"]["decode"]) for one in iterations], dtype=np.float64)
+        half = len(times) // 2
+        orders = [np.arange(len(times)), np.r_[: len(times) : 2, 1 : len(times) : 2]]
+        orders += [rng.permutation(len(times)) for _ in range(50)]
+        found.update(verdict(times[order[:half]], times[order[half:]]) for order in orders)
+    assert found.total() >= 200
+    assert found[FINE] >= 0.95 * found.total() and found[REGRESSION] == 0
+
+
+@pytest.mark.parametrize(
+    ("measured", "limit", "expected"),
+    [
+        (Estimate(0.10, 0.06, 0.14, 20), 0.05, REGRESSION),
+        (Estimate(0.06, 0.04, 0.08, 20), 0.05, NOISY),  # above the limit, but perhaps not
+        (Estimate(0.04, 0.03, 0.06, 20), 0.05, FINE),
+        (Estimate(0.00, -0.30, 0.30, 20), 0.05, NOISY),  # anything may have happened
+        (Estimate(-0.50, -0.70, -0.40, 20), 0.05, FINE),  # noisy, but certainly faster
+        (Estimate(-0.02, -0.03, -0.01, 20), -0.05, REGRESSION),  # 5% faster was promised
+        (Estimate(0.0, 0.0, 0.0, 20), 0.0, FINE),
+        (Estimate(1.0, None, None, 1), 0.0, REGRESSION),  # one value, like a number of kernels
+        (Estimate(1.0, None, None, 3), 0.0, NOISY),
+        (Estimate(0.0, None, None, 3), 0.0, FINE),
+    ],
+)
+def test_what_an_interval_means_for_a_limit(measured: Estimate, limit: float, expected: str) -> None:
+    assert judge(measured, limit) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "metric", "most", "relative"),
+    [
+        ("latency=+5%", "latency", 0.05, True),
+        ("idle_share=2pt", "idle_share", 0.02, False),
+        ("total_ms=-1.5", "total_ms", -1.5, False),
+        ("attention_kernels.flash_per_step=1e1", "attention_kernels.flash_per_step", 10.0, False),
+    ],
+)
+def test_limits_are_read(text: str, metric: str, most: float, relative: bool) -> None:
+    found = parse(text)
+    assert (found.metric, found.most, found.relative) == (metric, pytest.approx(most), relative)
+
+
+@pytest.fixture
+def baseline(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(20)
+    metrics = {
+        "idle_share": 0.20,
+        "idle_share.low": 0.19,
+        "idle_share.high": 0.21,
+        "kernels_per_token": 229.0,
+    }
+    return write_run(tmp_path / "base" / "20260101T000000Z", iterations_ms(rng, 20), metrics=metrics)
+
+
+def test_exit_codes_of_a_gate(baseline: Path, tmp_path: Path) -> None:
+    rng = np.random.default_rng(21)
+    metrics = {
+        "idle_share": 0.30,
+        "idle_share.low": 0.29,
+        "idle_share.high": 0.31,
+        "kernels_per_token": 230.0,
+    }
+    slower = write_run(tmp_path / "slower" / "1", 1.2 * iterations_ms(rng, 20), metrics=metrics)
+    noisy = write_run(tmp_path / "noisy" / "1", 7 * np.exp(rng.normal(0, 1.0, 20)))
+    few = write_run(tmp_path / "few" / "1", [8.0, 8.0])
+
+    def gate(run: Path, *limits: str) -> int:
+        options = [word for limit in limits for word in ("--max", limit)]
+        return main(["check", str(run), "--baseline", str(baseline), *options])
+
+    assert gate(baseline, "latency=+5%", "idle_share=+2pt", "kernels_per_token=0") == 0
+    assert gate(slower, "latency=+5%") == 1
+    assert gate(slower, "latency=+50%") == 0
+    assert gate(slower, "latency=+50%", "idle_share=+2pt") == 1
+    assert gate(slower, "latency=+50%", "idle_share=+12pt") == 0
+    assert gate(slower, "latency=+50%", "kernels_per_token=0") == 1
+    assert gate(noisy, "latency=+5%") == 3
+    assert gate(few, "latency=+5%") == 3
+
+
+def test_json_of_a_gate(baseline: Path, tmp_path: Path) -> None:
+    rng = np.random.default_rng(22)
+    slower = write_run(tmp_path / "slower" / "1", 1.2 * iterations_ms(rng, 20))
+    done = analysis(
+        "check", slower.parent, "--baseline", baseline, "--max", "latency=+5%", "--json", cwd=tmp_path
+    )
+    found = json.loads(done.stdout)
+    assert done.returncode == found["exit_code"] == 1 and found["verdict"] == "regression"
+    (outcome,) = found["outcomes"]
+    assert outcome["metric"] == "ms_per_token" and 0.15 < outcome["ratio"]["value"] < 0.25
+    assert outcome["ratio"]["low"] > 0.05 and outcome["repetitions"] == "iterations"
+
+
+def test_what_cannot_be_checked_is_said(
+    baseline: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = write_run(tmp_path / "other" / "1", [7.0] * 8, model="large")
+    trace = write_trace(tmp_path / "t.sqlite", 2, 1000, {"a": 1000})
+    (tmp_path / "empty").mkdir()
+
+    def said(run: Path, limit: str = "latency=+5%", *more: str) -> tuple[int, str]:
+        code = main(["check", str(run), "--baseline", str(baseline), "--max", limit, *more])
+        return code, capsys.readouterr().err
+
+    code, message = said(baseline, "nonsense=+5%")
+    assert code == 2 and "has no metric nonsense" in message
+    assert "latency, total_ms" in message and "kernels_per_token" in message
+    code, message = said(other)
+    assert code == 4 and "model: tiny and large" in message and "--force" in message
+    assert said(other, "latency=+5%", "--force")[0] == 0
+    code, message = said(trace)
+    assert code == 6 and "is a trace, not a run" in message
+    code, message = said(tmp_path / "empty")
+    assert code == 6 and "holds no finished run" in message
+    code, message = said(tmp_path / "nowhere")
+    assert code == 6 and "no such file or folder" in message
+
+
+def test_wrong_usage_is_2(baseline: Path, tmp_path: Path) -> None:
+    done = analysis("check", baseline, "--baseline", baseline, "--max", "latency=fast", cwd=tmp_path)
+    assert done.returncode == 2 and "is not METRIC=LIMIT, like latency=+5%" in done.stderr
+    assert analysis("check", baseline, cwd=tmp_path).returncode == 2

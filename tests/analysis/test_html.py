@@ -1,0 +1,251 @@
+"""report.html: what it says, that a trace can't smuggle anything into it, and that a browser shows it."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Callable
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.image import imread
+from synthetic_export import Export
+
+from analysis import Account, Trace, account, html
+from analysis.html.breakdown import BUSY, Breakdown, difference
+from analysis.html.longest import longest_gaps
+from analysis.memory import Memory
+from analysis.memory.measure import memory
+
+EVIL = "<script>alert(1)</script>"
+HEADINGS = ["Where the time went, in ms per token", "The longest gaps", "Phases", "Kernels and copies"]
+
+
+class Page(HTMLParser):
+    """The elements of a page with their attributes, and its text without markup."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.headings: list[str] = []
+        self.words = ""
+        self._open = ""
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        self._open = tag
+        if tag == "h2":
+            self.headings.append("")
+
+    def handle_data(self, data: str) -> None:
+        if self._open not in ("script", "style"):
+            self.words += data
+        if self._open == "h2":
+            self.headings[-1] += data.strip()
+
+    def count(self, tag: str) -> int:
+        return sum(name == tag for name, _ in self.elements)
+
+
+def launches(name: str, count: int = 3) -> Export:
+    """Kernels of 10 µs, each launched after 20 µs of host code by a call of 5 µs that returns 1 µs early."""
+    export = Export()
+    for number in range(count):
+        at = 36_000 * number
+        export.call(at + 20_000, at + 25_000, number)
+        export.kernel(at + 26_000, at + 36_000, number, name=name.format(number))
+    return export
+
+
+def page_of(path: Path) -> str:
+    with Trace.open(path) as trace:
+        return html.render(html.of_trace(trace, account(trace)))
+
+
+def bar(label: str, busy: int, host: int, unprofiled_ms: float | None = None) -> Breakdown:
+    parts = {BUSY: busy, "host": host}
+    return Breakdown(label, parts, 10, True, 4000, 4000, unprofiled_ms)
+
+
+def with_memory(acc: Account) -> Memory:
+    """As if GPU metrics had been sampled: half of peak for every kernel."""
+    kernels = acc.kernels[["name", "shape", "kind", "count", "total_ns"]].assign(
+        dram_gbps=2400.0, dram_low_gbps=2300.0, dram_high_gbps=2500.0, dram_share=0.5, memory_pct=50.0,
+        compute_pct=20.0, stall_ns=1e6, memory_class="latency-bound", host_starved=True, source="metrics",
+    )  # fmt: skip
+    time = np.arange(50.0)
+    timeline = pd.DataFrame({"time_us": time, "dram_read_gbps": 1000 + time, "dram_write_gbps": 100.0})
+    moved = {"dram_gbps": [1100.0], "dram_share": [0.23], "bytes_per_range": [333e6]}
+    phases = pd.DataFrame({"domain": ["harness"], "name": ["decode.step"], **moved})
+    return Memory(kernels, phases, timeline, 4800.0, 10_000)
+
+
+def test_a_trace_becomes_a_page_with_everything_in_order(eager: tuple[Trace, Account]) -> None:
+    report = html.of_trace(*eager)
+    page = Page(html.render(report))
+    assert page.headings[: len(HEADINGS)] == HEADINGS
+    assert page.headings[-1] == "How this was measured"
+    assert report.headline in page.words
+    assert "NVIDIA H200" in page.words
+    assert "--gpu-metrics-devices=0" in page.words, "how to record what is missing"
+    assert page.count("h1") == 1 and page.count("script") == 1
+
+
+def test_names_from_a_trace_are_text(tmp_path: Path) -> None:
+    page = Page(page_of(launches(EVIL).write(tmp_path / f"{EVIL.replace('/', '')}.sqlite")))
+    assert page.count("script") == 1, "the page's own"
+    assert EVIL in page.words
+
+
+def test_the_bar_of_a_trace_adds_up_to_its_window(tmp_path: Path) -> None:
+    with Trace.open(launches("k").write(tmp_path / "t.sqlite")) as trace:
+        acc = account(trace)
+        (one,) = html.of_trace(trace, acc).bars
+    assert not one.tokens and one.total_ns == acc.window_ns[1] - acc.window_ns[0]
+    assert one.parts_ns[BUSY] == 30_000
+    assert one.launch_calls == 2, "the first call lies before the window, which begins with its work"
+    page = Page(html.render(html.Report("t", "h", [one])))
+    widths = [float(str(attrs["width"])[:-1]) for tag, attrs in page.elements if tag == "rect"]
+    assert sum(widths) == pytest.approx(100, abs=0.01)
+
+
+def test_a_gap_is_told_as_what_its_thread_did(tmp_path: Path) -> None:
+    export = launches("k")
+    export.call(40_000, 44_000, 77, name="cudaMalloc_v3020")
+    export.domain("harness")
+    export.range("decode.step", 36_000, 72_000)
+    with Trace.open(export.write(tmp_path / "t.sqlite")) as trace:
+        gap, _ = sorted(longest_gaps(trace, account(trace), 15), key=lambda gap: gap.start_ns)
+    assert gap.dur_ns == sum(gap.causes_ns.values()) == 26_000
+    assert gap.host == (
+        "host code 4.0 µs → cudaMalloc 4.0 µs → host code 12 µs → cudaLaunchKernel 5.0 µs → "
+        "on its way to the device 1.0 µs (in decode.step)"
+    )
+
+
+def test_work_launched_before_its_gap_says_when(tmp_path: Path) -> None:
+    export = Export()
+    for number in range(2):
+        export.call(1_000 * number, 1_000 * number + 500, number)
+        export.kernel(10_000 + 30_000 * number, 20_000 + 30_000 * number, number)
+    with Trace.open(export.write(tmp_path / "t.sqlite")) as trace:
+        (gap,) = longest_gaps(trace, account(trace), 15)
+    assert gap.host == "cudaLaunchKernel had returned 18 µs before"
+
+
+def test_work_without_a_launch_call_says_so(tmp_path: Path) -> None:
+    export = Export()
+    export.kernel(0, 10, 1)
+    export.kernel(50, 60, 2)
+    with Trace.open(export.write(tmp_path / "t.sqlite")) as trace:
+        (gap,) = longest_gaps(trace, account(trace), 15)
+    assert gap.host == "no launch call in the trace"
+
+
+def test_two_runs_are_explained_by_what_differs() -> None:
+    slow = bar("slow", 10_000_000, 90_000_000, 7.0)
+    fast = replace(bar("fast", 9_000_000, 1_000_000, 1.0), kernels=2000, launch_calls=10)
+    assert difference(fast, slow) == [
+        "A traced token of fast takes 1.00 ms, one of slow 10.0 ms. Of the 9.00 ms between them, 8.90 ms "
+        "(99%) is less idle time (host 8.90 ms); the GPU's own work takes 0.10 ms less.",
+        "fast launches its 200 kernels a token with 1 launch call, slow its 400 with 400.",
+        "Without the profiler it is 1.00 ms against 7.00 ms, 7.0 times as long.",
+    ]
+    assert difference(slow, slow) == ["A traced token of slow takes as long as one of slow, within 2%."]
+    assert difference(fast, replace(slow, tokens=False)) == []
+
+
+def test_both_bars_and_the_explanation_stand_on_the_page(
+    eager: tuple[Trace, Account], recorded: Callable[[str], Path]
+) -> None:
+    with Trace.open(recorded("h200_sdpa")) as trace:
+        other = html.traced(trace, account(trace), "sdpa")
+    mine = html.traced(*eager, "eager", ms_per_token=6.84)
+    page = Page(html.render(html.Report("sdpa", "h", [mine.bar, other.bar], [other])))
+    (why,) = difference(other.bar, mine.bar)[:1]
+    assert why in page.words
+    assert "6.84 ms unprofiled" in page.words
+    assert f"{mine.bar.kernels / mine.bar.units:,.0f}" in page.words
+
+
+def test_memory_is_shown_where_it_was_measured(eager: tuple[Trace, Account]) -> None:
+    trace, acc = eager
+    page = Page(html.render(html.of_trace(trace, acc, with_memory(acc))))
+    assert "DRAM throughput over a decode step" in page.headings
+    assert page.count("circle") == min(len(acc.kernels), 30)
+    assert (
+        "2,400" in page.words
+        and "2,300 to 2,500" in page.words
+        and "23.0%" in page.words
+        and "host-starved" in page.words
+    )
+    assert "--gpu-metrics-devices" not in page.words
+
+
+def test_unknown_memory_is_told_by_its_note(eager: tuple[Trace, Account]) -> None:
+    trace, acc = eager
+    found = memory(trace, acc)
+    page = Page(html.render(html.of_trace(trace, acc, found)))
+    assert found.note and found.note in page.words
+    assert page.count("circle") == 0
+
+
+def test_a_run_without_a_trace_has_a_page(tmp_path: Path) -> None:
+    run = html.Run("baseline", {"ms_per_token": 6.84, "ms_per_token.p25": 6.7, "ms_per_token.p75": 7.3})
+    report = html.Report("baseline", "A token takes 6.84 ms", runs=[run], environment=[("GPU", "H200")])
+    page = Page(html.write(tmp_path / "new" / "report.html", report).read_text())
+    assert page.headings == ["This run", "How this was measured"]
+    assert "6.70 to 7.30" in page.words
+
+
+def test_a_trace_without_gpu_work_says_so(tmp_path: Path) -> None:
+    export = Export()
+    export.domain("harness")
+    export.range("iter", 0, 1000)
+    assert "No GPU work in this trace" in page_of(export.write(tmp_path / "t.sqlite"))
+
+
+def test_long_traces_have_short_pages(tmp_path: Path) -> None:
+    page = page_of(launches("kernel_{}" + "x" * 500, count=3000).write(tmp_path / "t.sqlite"))
+    assert len(page) < 1_000_000
+    assert "15 of 2,999 gaps" in page and "30 most expensive of 3,000" in page
+
+
+def browse(chromium: str, page: Path, width: int = 1280) -> tuple[str, str, Path]:
+    """The DOM after scripts have run, what the console said, and a screenshot."""
+    shot = page.with_suffix(f".{width}.png")
+    command = [
+        chromium, "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr",
+        "--disable-background-networking", f"--user-data-dir={page.parent / 'profile'}", "--dump-dom",
+        f"--window-size={width},1600", f"--screenshot={shot}", page.as_uri(),
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done.stdout, "\n".join(re.findall(r".*CONSOLE.*", done.stderr)), shot
+
+
+@pytest.mark.slow
+def test_a_browser_shows_the_page_and_has_nothing_to_complain_about(
+    chromium: str, eager: tuple[Trace, Account], tmp_path: Path
+) -> None:
+    trace, acc = eager
+    acc = replace(acc, kernels=acc.kernels.assign(name=[EVIL, *acc.kernels["name"].astype(str)[1:]]))
+    page = html.write(tmp_path / "report.html", html.of_trace(trace, acc, with_memory(acc)))
+    dom, console, shot = browse(chromium, page)
+    assert console == "", "the page may load nothing, so a request would be reported here as refused"
+    assert 'role="button"' in dom, "its script ran"
+    assert EVIL.replace("<", "&lt;").replace(">", "&gt;") in dom
+    assert imread(shot).std() > 0.05, "something is drawn"
+
+
+@pytest.mark.slow
+def test_a_page_that_asks_the_network_would_be_noticed(chromium: str, tmp_path: Path) -> None:
+    page = tmp_path / "report.html"
+    asking = '<img src="http://127.0.0.1:9/x.png"></body>'
+    page.write_text(html.render(html.Report("t", "h")).replace("</body>", asking))
+    assert "127.0.0.1" in browse(chromium, page)[1]

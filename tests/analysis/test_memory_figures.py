@@ -1,0 +1,48 @@
+"""The figures on memory traffic say what was found, or what is missing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+from memory_trace import traced
+
+from analysis import Trace, account
+from analysis.memory import Memory, memory, memory_metrics
+from analysis.plots.dram import dram
+from analysis.plots.roofline import roofline
+from analysis.plots.style import Stamp
+
+STAMP = Stamp("NVIDIA H200", "1a2b3c4", "2026-11-22", profiled=True)
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> Memory:
+    with Trace.open(traced(tmp_path_factory.mktemp("memory") / "trace.sqlite")) as trace:
+        return memory(trace, account(trace))
+
+
+def texts(figure: Figure) -> str:
+    return " ".join(str(text.get_text()) for text in figure.findobj(Text))
+
+
+def test_figures_say_what_was_found(measured: Memory) -> None:
+    assert "memory-bound" in texts(roofline(measured, STAMP))
+    share = memory_metrics(measured)["decode.dram_share"]
+    assert f"{share:.0%} of the memory's speed" in texts(dram(measured, STAMP))
+
+
+def test_figures_without_the_peak_leave_out_gigabytes(tmp_path: Path) -> None:
+    with Trace.open(traced(tmp_path / "no_peak.sqlite", peak_bps=0)) as trace:
+        measured = memory(trace, account(trace))
+    assert "nan" not in texts(roofline(measured, STAMP))
+    assert measured.note in texts(dram(measured, STAMP)).replace("\n", " ")
+
+
+def test_figures_without_metrics_say_what_is_missing(tmp_path: Path) -> None:
+    with Trace.open(traced(tmp_path / "plain.sqlite", metrics=False)) as trace:
+        measured = memory(trace, account(trace))
+    for figure in (roofline(measured, STAMP), dram(measured, STAMP)):
+        assert "--gpu-metrics-devices" in texts(figure).replace("\n", " ")
