@@ -82,7 +82,7 @@ def account(trace: Trace) -> Account:
     phases = Phases.of(ranges, trace.api, launch)
     found = find_gaps(work, window)
     blame = Blame(trace, _in_trace(found, work), launched)
-    cause, by_device, by_stretch = _split(found, blame, phases, work)
+    cause, by_device, by_stretch = _split(found, blame, phases)
     short, backend = shorten(work["name"]), attention_backend(work["name"])
     devices = _device_table(work, found, by_device, backend, window, trace.info)
     return Account(
@@ -128,15 +128,15 @@ def _within(work: pd.DataFrame, window: tuple[int, int]) -> pd.DataFrame:
     return work
 
 
-def _split(gaps: Gaps, blame: Blame, phases: Phases, work: pd.DataFrame) -> tuple[np.ndarray, Ints, Ints]:
+def _split(gaps: Gaps, blame: Blame, phases: Phases) -> tuple[np.ndarray, Ints, Ints]:
     """The dominant cause of each gap, and idle time by cause: [devices, causes] and [stretches, causes].
 
     Devices are numbered in ascending order; the last stretch stands for gaps that no phase's work ended.
     """
-    device = np.unique(gaps.device, return_inverse=True)[1] if len(gaps) else gaps.device
+    device, devices = pd.factorize(gaps.device, sort=True)
     stretch = np.append(phases.stretch_of_work, len(phases.stretches) - 1)[gaps.after]
     cause = np.empty(len(gaps), dtype=np.int8)
-    by_device = np.zeros((int(device.max(initial=-1)) + 1, len(CAUSES)), dtype=np.int64)
+    by_device = np.zeros((len(devices), len(CAUSES)), dtype=np.int64)
     by_stretch = np.zeros((len(phases.stretches), len(CAUSES)), dtype=np.int64)
     for rows in blame.chunks():
         parts = blame.cut(rows)
@@ -151,7 +151,7 @@ def _device_table(
     work: pd.DataFrame, gaps: Gaps, by_cause: Ints, backend: pd.Categorical, window: tuple[int, int],
     info: TraceInfo,
 ) -> pd.DataFrame:  # fmt: skip
-    device, code = np.unique(work["device"].to_numpy(), return_inverse=True)
+    code, device = pd.factorize(work["device"].to_numpy(), sort=True)
     idle = np.zeros(len(device), dtype=np.int64)
     np.add.at(idle, np.searchsorted(device, gaps.device), gaps.end_ns - gaps.start_ns)
     names = {gpu.id: gpu.name for gpu in info.gpus}

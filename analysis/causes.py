@@ -72,8 +72,8 @@ class Blame:
         self._gaps = gaps
         self._launch = launch
         self._calls = Calls.of(trace.api, trace.overhead, call_cause)
-        self._api_start = trace.api["start_ns"].to_numpy()
-        self._api_end = trace.api["end_ns"].to_numpy()
+        self._api_start = np.append(trace.api["start_ns"], 0)  # the last one is row -1: no call
+        self._api_end = np.append(trace.api["end_ns"], 0)
         self._waited = launch_waits(trace, gaps, launch)
         self._process = work["process"].cat.codes.to_numpy()
         self._lane = Groups().encode(
@@ -111,9 +111,9 @@ class Blame:
         trailing = after < 0
         call = self._launch[np.where(trailing, before, after)]
         known = call >= 0
-        thread = np.where(known, self._calls.thread_of(call), -1)
-        called = np.where(trailing, ends, np.append(self._api_start, 0)[call])
-        returned = np.where(trailing, ends, np.append(self._api_end, 0)[call])
+        thread = self._calls.thread[call]
+        called = np.where(trailing, ends, self._api_start[call])
+        returned = np.where(trailing, ends, self._api_end[call])
         in_time = returned <= begins
         tail = np.where(in_time, self._waiting(gaps), LAUNCH)
         tail = np.where(self._waited[gaps], DEPENDENCY, tail)

@@ -12,6 +12,7 @@ import pandas as pd
 from analysis.gaps import Gaps
 from analysis.grouping import Codes, Groups
 from analysis.intervals import Ints
+from analysis.schema import THREAD_BITS
 from analysis.trace import Trace
 
 
@@ -65,7 +66,7 @@ class Calls:
     so are the rows of the profiler's overhead, whose own times are merged.
     """
 
-    thread: np.ndarray  # of each row of trace.api
+    thread: np.ndarray  # number of the thread of each row of trace.api, -1 for row -1
     start_ns: Ints
     end_ns: Ints
     cause: np.ndarray
@@ -88,11 +89,8 @@ class Calls:
             end, cause = end[kept], cause[kept]
         else:
             first = np.searchsorted(thread, np.arange(len(threads) + 1))
-        return cls(thread, start, end, cause, first, *_merged_overhead(overhead, threads))
-
-    def thread_of(self, call: Codes) -> Ints:
-        """The thread (number) of each row of trace.api, -1 for row -1."""
-        return np.append(self.thread, -1).astype(np.int64)[call]
+        owner = np.append(thread, np.array(-1, dtype=thread.dtype))
+        return cls(owner, start, end, cause, first, *_merged_overhead(overhead, threads))
 
     def between(self, thread: Ints, start: Ints, end: Ints) -> tuple[Ints, Ints]:
         """Rows [first, last) of the calls of each thread that reach into [start, end)."""
@@ -137,7 +135,7 @@ def _merged_overhead(overhead: pd.DataFrame, threads: np.ndarray) -> tuple[Ints,
     starts, ends, first = [], [], [0]
     for thread in threads.tolist():
         mine = overhead["thread"] == thread
-        mine |= (overhead["thread"] == -1) & (overhead["process"] == thread & ~0xFFFFFF)
+        mine |= (overhead["thread"] == -1) & (overhead["process"] == thread & ~THREAD_BITS)
         part = overhead[mine & (overhead["end_ns"] > overhead["start_ns"])].sort_values("start_ns")
         start, end = part["start_ns"].to_numpy(), part["end_ns"].to_numpy()
         until = np.maximum.accumulate(end)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO
 
@@ -23,7 +24,7 @@ MISSING = np.iinfo(np.int64).min  # NULL
 
 _Bytes = npt.NDArray[np.uint8]
 _INTERIOR, _LEAF = 5, 13
-_CHUNK_BYTES = 16 << 20
+_CHUNK_BYTES = 4 << 20
 _WAL = 2  # file format version of a database whose newest rows may be in another file
 
 
@@ -39,25 +40,38 @@ def integers(
     Raises NotPlain, before the first chunk or later, if the file or the table is not of the simplest kind.
     """
     root, positions = _locate(connection, table, columns)
-    order = np.argsort(positions)
     with path.open("rb", buffering=0) as file:
         page_size, usable = _header(file)
         for suffix in ("-wal", "-journal"):
             if Path(f"{path}{suffix}").exists():
                 raise NotPlain(f"the database has a {suffix} file")
         leaves = _leaves(file, root, page_size)
-        for first in range(0, len(leaves), _CHUNK_BYTES // page_size):
-            numbers = leaves[first : first + _CHUNK_BYTES // page_size]
-            pages = _read(file, numbers, page_size)
-            head = np.where(numbers == 1, 100, 0) + np.arange(len(numbers)) * page_size
-            if not (pages[head] == _LEAF).all():
-                raise NotPlain("a leaf that isn't one")
-            rows = pages[head + 3].astype(np.int64) * 256 + pages[head + 4]
-            out = np.empty((len(columns), int(rows.sum())), dtype=np.int64)
-            decode = loop_for(_decode, out.shape[1])
-            if decode(pages, head, rows, page_size, usable, positions[order], order, out) != out.shape[1]:
-                raise NotPlain("a row with overflow pages, or with values that are no integers")
-            yield out
+        per_chunk = _CHUNK_BYTES // page_size
+        parts = [leaves[first : first + per_chunk] for first in range(0, len(leaves), per_chunk)]
+        # The next chunk is decoded, without the interpreter's lock, while the caller works on this one.
+        with ThreadPoolExecutor(1) as ahead:
+            coming = [ahead.submit(_chunk, file, part, page_size, usable, positions) for part in parts[:1]]
+            for part in [*parts[1:], None]:
+                chunk = coming.pop().result()
+                if part is not None:
+                    coming.append(ahead.submit(_chunk, file, part, page_size, usable, positions))
+                yield chunk
+
+
+def _chunk(file: BinaryIO, numbers: Ints, page_size: int, usable: int, positions: Ints) -> Ints:
+    """The columns at these positions, of the rows in these leaf pages."""
+    pages = _read(file, numbers, page_size)
+    head = np.where(numbers == 1, 100, 0) + np.arange(len(numbers)) * page_size
+    if not (pages[head] == _LEAF).all():
+        raise NotPlain("a leaf that isn't one")
+    rows = pages[head + 3].astype(np.int64) * 256 + pages[head + 4]
+    out = np.empty((len(positions), int(rows.sum())), dtype=np.int64)
+    order = np.argsort(positions)
+    decode = loop_for(_decode, out.shape[1])
+    decoded = decode(pages, head, rows, page_size, usable, _widths(), positions[order], order, out)
+    if decoded != out.shape[1]:
+        raise NotPlain("a row with overflow pages, or with values that are no integers")
+    return out
 
 
 def _locate(connection: sqlite3.Connection, table: str, columns: Sequence[str]) -> tuple[int, Ints]:
@@ -124,13 +138,20 @@ def _read(file: BinaryIO, numbers: Ints, page_size: int) -> _Bytes:
     return buffer
 
 
+def _widths() -> Ints:
+    """Bytes of the serial types below 128: NULL, integers, a float, 0, 1, two reserved, blobs and texts."""
+    return np.array([0, 1, 2, 3, 4, 6, 8, 8, 0, 0, 0, 0, *((kind - 12) // 2 for kind in range(12, 128))])
+
+
 def _decode(
-    pages: _Bytes, head: Ints, rows: Ints, page_size: int, usable: int, wanted: Ints, into: Ints, out: Ints
-) -> int:
+    pages: _Bytes, head: Ints, rows: Ints, page_size: int, usable: int, widths: Ints, wanted: Ints,
+    into: Ints, out: Ints,
+) -> int:  # fmt: skip
     """Decode the cells of leaf pages into out[into[i]] for the i-th wanted column (ascending positions).
 
-    `head` [pages] is where each page's header starts in `pages`, `rows` [pages] its number of cells. Returns
-    the number of rows decoded; fewer than asked for if one can't be.
+    `head` [pages] is where each page's header starts in `pages`, `rows` [pages] its number of cells,
+    `widths` [128] the bytes that a value of each serial type takes. Returns the number of rows decoded; fewer
+    than asked for if one can't be.
     """
     row = 0
     for page in range(len(head)):
@@ -161,50 +182,37 @@ def _decode(
             end = at + body
             value = end
             column = 0
-            found = 0
-            while found < len(wanted):
-                if key >= end:  # the row is older than this column
-                    out[into[found], row] = MISSING
-                    found += 1
-                    continue
-                kind = int(pages[key])
-                key += 1
-                if kind >= 128:
-                    kind = kind & 127
-                    while True:
-                        byte = int(pages[key])
-                        key += 1
-                        kind = kind << 7 | (byte & 127)
-                        if byte < 128:
-                            break
-                if kind <= 4:
-                    width = kind
-                elif kind == 5:
-                    width = 6
-                elif kind == 6 or kind == 7:
-                    width = 8
-                elif kind <= 9:
-                    width = 0
-                else:
-                    width = (kind - 12) // 2
-                if column == wanted[found]:
-                    if kind == 0:
-                        number = MISSING
-                    elif kind >= 8:
-                        if kind > 9:
-                            return row
-                        number = kind - 8
-                    elif kind == 7:
-                        return row
+            for found in range(len(wanted)):
+                kind = 0
+                while column <= wanted[found] and key < end:
+                    kind = int(pages[key])
+                    key += 1
+                    if kind >= 128:
+                        kind = kind & 127
+                        byte = 128
+                        while byte >= 128:
+                            byte = int(pages[key])
+                            key += 1
+                            kind = kind << 7 | (byte & 127)
+                        width = (kind - 12) // 2
                     else:
-                        number = int(pages[value])
-                        if number >= 128:
-                            number -= 256
-                        for byte_at in range(value + 1, value + width):
-                            number = number << 8 | int(pages[byte_at])
-                    out[into[found], row] = number
-                    found += 1
-                value += width
-                column += 1
+                        width = widths[kind]
+                    value += width
+                    column += 1
+                if kind == 0 or column <= wanted[found]:  # NULL, or the row is older than this column
+                    number = MISSING
+                elif kind >= 8:
+                    if kind > 9:
+                        return row
+                    number = kind - 8
+                elif kind == 7:
+                    return row
+                else:
+                    number = int(pages[value - width])
+                    if number >= 128:
+                        number -= 256
+                    for place in range(value - width + 1, value):
+                        number = number << 8 | int(pages[place])
+                out[into[found], row] = number
             row += 1
     return row

@@ -6,7 +6,8 @@ Rows come out in an order that doesn't depend on the file's: since 2025.6 nsys p
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -18,6 +19,13 @@ from analysis.intervals import Ints
 from analysis.pages import MISSING
 
 Label = Callable[[int], str]
+Column: TypeAlias = np.ndarray | pd.Categorical
+
+
+# What tells apart work that starts together: all else, for the order of the file must decide nothing.
+_WORK_ORDER = (
+    "end_ns", "stream", "process", "correlation", "graph_node", "context", "kind", "name", "shape"
+)  # fmt: skip
 
 
 class _Columns:
@@ -55,18 +63,15 @@ def read_work(export: Export, string: Label, gpu_of: Callable[[int, int], int]) 
             )
     place, identity = columns.take("place", np.int32), columns.take("identity", np.int32)
     node = columns.take("graph_node", np.int32)
-    work = pd.DataFrame(
-        {
-            **_places(places, place, gpu_of),
-            "correlation": columns.take("correlation", np.int32),
-            **_identities(kinds, identity, string),
-            "start_ns": columns.take("start_ns"),
-            "end_ns": columns.take("end_ns"),
-            "graph_node": _categories([None if row[0] == MISSING else row[0] for row in nodes.rows], node),
-        },
-        copy=False,
-    )
-    return sort(work, "device", ["end_ns", "stream", "process", "correlation", "graph_node"])
+    work: dict[str, Column] = {
+        **_places(places, place, gpu_of),
+        "correlation": columns.take("correlation", np.int32),
+        **_identities(kinds, identity, string),
+        "start_ns": columns.take("start_ns"),
+        "end_ns": columns.take("end_ns"),
+        "graph_node": _categories([None if row[0] == MISSING else row[0] for row in nodes.rows], node),
+    }
+    return in_order(work, "device", _WORK_ORDER)
 
 
 def read_api(export: Export, string: Label) -> pd.DataFrame:
@@ -82,51 +87,57 @@ def read_api(export: Export, string: Label) -> pd.DataFrame:
         )
     thread = columns.take("thread", np.int32)
     owners = [row[0] for row in threads.rows]
-    api = pd.DataFrame(
-        {
-            "process": _categories([owner & ~schema.THREAD_BITS for owner in owners], thread),
-            "thread": _categories(owners, thread),
-            "correlation": columns.take("correlation", np.int32),
-            "name": _categories(
-                [_call_name(string(row[0])) for row in calls.rows], columns.take("name", np.int32)
-            ),
-            "start_ns": columns.take("start_ns"),
-            "end_ns": columns.take("end_ns"),
-        },
-        copy=False,
-    )
-    return sort(api, "thread", ["end_ns", "correlation"])
+    api: dict[str, Column] = {
+        "process": _categories([owner & ~schema.THREAD_BITS for owner in owners], thread),
+        "thread": _categories(owners, thread),
+        "correlation": columns.take("correlation", np.int32),
+        "name": _categories(
+            [_call_name(string(row[0])) for row in calls.rows], columns.take("name", np.int32)
+        ),
+        "start_ns": columns.take("start_ns"),
+        "end_ns": columns.take("end_ns"),
+    }
+    return in_order(api, "thread", ["end_ns", "correlation"])
 
 
-def sort(table: pd.DataFrame, group: str, ties: Sequence[str]) -> pd.DataFrame:
-    """Order by group, start and, where both are equal, by `ties`; nothing is moved if that is the order."""
-    keys = table[group]
-    codes = keys.cat.codes.to_numpy() if isinstance(keys.dtype, pd.CategoricalDtype) else keys.to_numpy()
-    start = table["start_ns"].to_numpy()
-    step = codes[1:].astype(np.int32) - codes[:-1]
-    if ((step > 0) | ((step == 0) & (start[1:] >= start[:-1]))).all():
-        order = None
-    else:
+def in_order(columns: dict[str, Column], group: str, ties: Sequence[str]) -> pd.DataFrame:
+    """A table ordered by group, start and, where both are equal, by `ties`.
+
+    It takes the columns out of the dict one by one, so that only one at a time is in memory twice.
+    """
+    order = _order(columns, group, ties)
+    table = {}
+    for name in list(columns):
+        column = columns.pop(name)
+        table[name] = column if order is None else column[order]
+    return pd.DataFrame(table, copy=False)
+
+
+def _order(columns: Mapping[str, Column], group: str, ties: Sequence[str]) -> Ints | None:
+    """The rows in order; None if that is the order they are in."""
+    code, start = _codes(columns[group]), np.asarray(columns["start_ns"])
+    step = np.diff(code)
+    order = None
+    if not ((step > 0) | ((step == 0) & (start[1:] >= start[:-1]))).all():
         order = np.argsort(start, kind="stable")
-        order = order[np.argsort(codes[order], kind="stable")]
-        codes, start = codes[order], start[order]
+        if step.any():
+            order = order[np.argsort(code[order], kind="stable")]
+        code, start = code[order], start[order]
     same = np.zeros(len(start) + 1, dtype=bool)
-    same[1:-1] = (codes[1:] == codes[:-1]) & (start[1:] == start[:-1])
+    same[1:-1] = (code[1:] == code[:-1]) & (start[1:] == start[:-1])
     tied = np.flatnonzero(same[1:] | same[:-1])
     if len(tied):
         order = np.arange(len(start)) if order is None else order
-        part = table.iloc[order[tied]]
-        ranks = [_rank(part[name]) for name in reversed(ties)]
-        order[tied] = order[tied][np.lexsort([*ranks, np.cumsum(~same[:-1])[tied]])]
-    return table if order is None else table.take(order).reset_index(drop=True)
+        ranks = [_codes(columns[name])[order[tied]] for name in reversed(ties)]
+        order[tied] = order[tied][np.lexsort([*ranks, np.cumsum(~same[tied])])]
+    return order
 
 
-def _rank(column: pd.Series) -> np.ndarray:
-    is_category = isinstance(column.dtype, pd.CategoricalDtype)
-    return column.cat.codes.to_numpy() if is_category else column.to_numpy()
+def _codes(column: Column) -> np.ndarray:
+    return column.codes if isinstance(column, pd.Categorical) else column
 
 
-def _places(places: Groups, code: Codes, gpu_of: Callable[[int, int], int]) -> dict[str, object]:
+def _places(places: Groups, code: Codes, gpu_of: Callable[[int, int], int]) -> dict[str, Column]:
     rows = [tuple(-1 if value == MISSING else value for value in row) for row in places.rows]
     device = [gpu_of(owner, device) for owner, device, _, _ in rows]
     return {
@@ -137,7 +148,7 @@ def _places(places: Groups, code: Codes, gpu_of: Callable[[int, int], int]) -> d
     }
 
 
-def _identities(kinds: Groups, code: Codes, string: Label) -> dict[str, object]:
+def _identities(kinds: Groups, code: Codes, string: Label) -> dict[str, Column]:
     """kind, name and shape of each distinct piece of work, and then of each row."""
     names, shapes, which = [], [], []
     for kind, name, *shape in kinds.rows:

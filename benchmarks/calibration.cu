@@ -23,7 +23,6 @@
 #include <cstring>
 #include <functional>
 #include <string>
-#include <utility>
 #include <vector>
 
 // ---- The sections -----------------------------------------------------------------------------------------
@@ -153,12 +152,6 @@ void plant_launch(const Bench& bench, cudaGraph_t graph) {
     auto gaps = in_launch(bench, repetition, [&] { CHECK(cudaGraphLaunch(executable, bench.stream)); });
     CHECK(cudaGraphExecDestroy(executable));
     return gaps;
-  });
-  // One more for the repetition that warms up.
-  const auto kernels = first_kernels(std::make_integer_sequence<int, kFew + 1>());
-  auto next = kernels.begin();
-  plant(bench, "launch_first", "launch", kFew, [&](int repetition) {
-    return in_launch(bench, repetition, [&] { launch(bench, kShort, 0, bench.stream, false, *next++); });
   });
 }
 

@@ -6,14 +6,12 @@
 #include <nvtx3/nvToolsExt.h>
 
 #include <algorithm>
-#include <array>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <ctime>
 #include <functional>
 #include <string>
-#include <utility>
 #include <vector>
 
 #define CHECK(call) check((call), #call, __FILE__, __LINE__)
@@ -67,7 +65,7 @@ __device__ void wait_for(const volatile int& flag, int value) {
 }
 
 // Wait for the gate, if there is one, and then work for dur_ns.
-__device__ void spin_for(Ns dur_ns, Stamp* stamp, const Shared* gated_by) {
+__global__ void spin(Ns dur_ns, Stamp* stamp, const Shared* gated_by) {
   const Ns start = globaltimer();
   if (gated_by) wait_for(gated_by->gate, 1);
   const Ns from = globaltimer();
@@ -76,25 +74,12 @@ __device__ void spin_for(Ns dur_ns, Stamp* stamp, const Shared* gated_by) {
   *stamp = {start, now};
 }
 
-__global__ void spin(Ns dur_ns, Stamp* stamp, const Shared* gated_by) { spin_for(dur_ns, stamp, gated_by); }
-
-// One kernel for each first launch: the driver loads a kernel when it is launched for the first time.
-template <int>
-__global__ void spin_first(Ns dur_ns, Stamp* stamp, const Shared* gated_by) {
-  spin_for(dur_ns, stamp, gated_by);
-}
-
 // Tell the device's time as often as the host asks.
 __global__ void tell_time(Shared* shared, int rounds) {
   for (int round = 1; round <= rounds; ++round) {
     wait_for(shared->asked, round);
     shared->answered_ns = globaltimer();
   }
-}
-
-template <int... kNumbers>
-constexpr auto first_kernels(std::integer_sequence<int, kNumbers...>) {
-  return std::array{&spin_first<kNumbers>...};
 }
 
 // ---- Clocks -----------------------------------------------------------------------------------------------
@@ -137,7 +122,6 @@ inline Moment end_of(const Stamp& stamp) { return {stamp.end, true}; }
 
 // ---- The bench: what all sections use ---------------------------------------------------------------------
 
-using Kernel = void (*)(Ns, Stamp*, const Shared*);
 
 struct Bench {
   cudaStream_t stream, other;
@@ -175,12 +159,11 @@ class Range {
   nvtxDomainHandle_t domain_;
 };
 
-inline void launch(const Bench& bench, Ns dur_ns, int slot, cudaStream_t stream, bool gated = false,
-                   Kernel kernel = spin) {
+inline void launch(const Bench& bench, Ns dur_ns, int slot, cudaStream_t stream, bool gated = false) {
   Stamp* stamp = bench.stamps + slot;
   const Shared* gated_by = gated ? bench.shared : nullptr;
   void* arguments[] = {&dur_ns, &stamp, &gated_by};
-  CHECK(cudaLaunchKernel(reinterpret_cast<const void*>(kernel), dim3(1), dim3(1), arguments, 0, stream));
+  CHECK(cudaLaunchKernel(reinterpret_cast<const void*>(spin), dim3(1), dim3(1), arguments, 0, stream));
 }
 
 // The next gated kernel waits until open_gate: whatever is launched meanwhile is launched in time.

@@ -5,6 +5,11 @@ sample s that kernel k ran, and v_k the metric while it runs, sample s shows Σ_
 shows nothing). Over thousands of samples that is a linear regression with more equations than unknowns; it
 assumes that a kernel has the same value in each of its runs and throughout each run. What a kernel leaves
 behind, like cache lines written back after its end, counts for its successors.
+
+Intervals are about sampling, rounding and clocks, not about these assumptions. Beside Nsight Compute's counts
+of the same decode step on an H200, kernels that move 3 MB or more came out within 10%; one whose weights are
+small enough to stay in L2 came out up to a third lower, perhaps rightly: Nsight Compute empties the caches
+first.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ def roofline(measured: Memory, stamp: Stamp) -> Figure:
         figure = framed("Nothing is known about memory traffic in this trace", "", stamp)
         empty(figure.add_subplot(), measured.note or "too few samples for every kernel")
         return figure
-    figure = framed(_finding(measured, known), _shown(measured, known), stamp, (12.5, 6.8))
+    figure = framed(_finding(known), _shown(measured, known), stamp, (12.5, 6.8))
     left, right = figure.subplots(1, 2, width_ratios=[1, 1.12])
     listed = known.nlargest(_LISTED, "total_ns")
     _plane(left, known, listed)
@@ -45,13 +45,12 @@ def roofline(measured: Memory, stamp: Stamp) -> Figure:
     return figure
 
 
-def _finding(measured: Memory, known: pd.DataFrame) -> str:
+def _finding(known: pd.DataFrame) -> str:
     time = known.groupby("memory_class", observed=True)["total_ns"].sum()
     share = time.max() / time.sum()
-    moved = known["bytes"].sum() / known["total_ns"].sum()
+    used = (known["dram_share"] * known["total_ns"]).sum() / known["total_ns"].sum()
     part = "Nearly all" if share > 0.995 else f"{share:.0%} of the"
-    speed = f": while kernels run, DRAM is at {moved / measured.peak_gbps:.0%} of its peak"
-    return f"{part} kernel time is {time.idxmax()}" + (speed if np.isfinite(moved) else "")
+    return f"{part} kernel time is {time.idxmax()}: while kernels run, DRAM is at {used:.0%} of its peak"
 
 
 def _shown(measured: Memory, known: pd.DataFrame) -> str:
@@ -109,7 +108,7 @@ def _plane(axes: Axes, known: pd.DataFrame, listed: pd.DataFrame) -> None:
 
 def _table(axes: Axes, measured: Memory, listed: pd.DataFrame) -> None:
     axes.set_axis_off()
-    axes.set(xlim=(0, 1), ylim=(_LISTED + 0.3, -0.8))
+    axes.set(xlim=(0, 1), ylim=(_LISTED + 0.7, -0.8))
     right: dict[str, Any] = {"ha": "right", "va": "center", "fontsize": 8.5}
     columns = {0.62: "time", 0.72: "each", 0.94: "DRAM, GB/s (95%)", 1.0: ""}
     for x, label in columns.items():
@@ -128,7 +127,7 @@ def _table(axes: Axes, measured: Memory, listed: pd.DataFrame) -> None:
             axes.text(1.0, y, "late", color=DEVICE, **right)
     if listed["host_starved"].any():
         note = "late: the host left the GPU idle before it for longer than it runs"
-        axes.text(0.03, _LISTED + 0.15, note, fontsize=8, color=MUTED, va="center")
+        axes.text(0.03, _LISTED + 0.5, note, fontsize=8, color=MUTED, va="center")
 
 
 def _speed(kernel: pd.Series) -> str:

@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from programs import DOMAINS, HARNESS, Call, Range, Recording, Work, process
+from recording import DOMAINS, HARNESS, Call, Range, Recording, Work, process
 
 CAUSES = ("host", "sync", "api", "launch", "dependency", "graph", "dispatch", "profiler", "unknown")
 DISPATCH_LIMIT_NS = 40  # not the real one: programs of a few hundred ns have to reach both sides of it

@@ -1,7 +1,6 @@
 """A small machine that runs drawn programs of a few hundred ns, and records them as a profiler would.
 
-Host threads take turns by their clocks; streams work first in, first out. `Recording` is what was recorded,
-in plain rows: `export` makes nsys's tables of it, and `oracle.py` says what an analysis of them has to find.
+Host threads take turns by their clocks; streams work first in, first out.
 """
 
 from __future__ import annotations
@@ -9,120 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from hypothesis import strategies as st
-from synthetic_export import START_END, Export, global_tid
+from recording import HARNESS, OPTIONAL, OTHER, Call, Overhead, Range, Recording, Stream, Work
 
-HARNESS, OTHER = 1, 2
-DOMAINS = {HARNESS: "harness", OTHER: "library"}  # of NVTX
 PHASES = ("iter", "prefill", "decode", "decode.step")
-VMS = {1: 1, 2: 0xFFF0}  # by process; the second makes every identity negative
-TABLES = {
-    "calls": "CUPTI_ACTIVITY_KIND_RUNTIME",
-    "waits": "CUPTI_ACTIVITY_KIND_SYNCHRONIZATION",
-    "overheads": "PROFILER_OVERHEAD",
-    "ranges": "NVTX_EVENTS",
-    "memcpy": "CUPTI_ACTIVITY_KIND_MEMCPY",
-    "memset": "CUPTI_ACTIVITY_KIND_MEMSET",
-}
-
-
-@dataclass(frozen=True)
-class Stream:
-    pid: int
-    device: int
-    context: int
-    stream: int
-
-
-@dataclass(frozen=True)
-class Work:
-    kind: str
-    name: str
-    stream: Stream
-    correlation: int | None
-    start: int
-    end: int
-    node: int | None = None
-
-
-@dataclass(frozen=True)
-class Call:
-    pid: int
-    thread: int
-    name: str
-    correlation: int | None
-    start: int
-    end: int
-
-
-@dataclass(frozen=True)
-class Overhead:
-    """The profiler's own work, in one thread or (thread 0) in the process as a whole."""
-
-    pid: int
-    thread: int
-    start: int
-    end: int
-
-
-@dataclass(frozen=True)
-class Range:
-    """An NVTX range; without an end it was never closed, with `end_thread` it is a start/end range."""
-
-    pid: int
-    thread: int
-    domain: int
-    name: str
-    start: int
-    end: int | None = None
-    registered: bool = False
-    end_thread: int | None = None
-
-
-@dataclass(frozen=True)
-class Recording:
-    """All rows. A wait is (stream, correlation, time): its next work waits for an event of another stream."""
-
-    work: list[Work] = field(default_factory=list)
-    calls: list[Call] = field(default_factory=list)
-    waits: list[tuple[Stream, int, int]] = field(default_factory=list)
-    overheads: list[Overhead] = field(default_factory=list)
-    ranges: list[Range] = field(default_factory=list)
-
-    def without(self, kinds: frozenset[str]) -> Recording:
-        """This recording by a profiler that wrote no rows of these kinds (keys of TABLES)."""
-        lists = {kind: [] for kind in kinds if hasattr(self, kind)}
-        return replace(self, **lists, work=[one for one in self.work if one.kind not in kinds])
-
-    def export(self) -> Export:
-        export = Export()
-        for pid, vm in VMS.items():
-            for domain, name in DOMAINS.items():
-                export.domain(name, domain, pid=pid, vm=vm)
-        for one in self.work:
-            where = {**vars(one.stream), "vm": VMS[one.stream.pid]}
-            if one.kind == "kernel":
-                where |= {"name": one.name, "node": one.node}
-            getattr(export, one.kind)(one.start, one.end, one.correlation, **where)
-        for call in self.calls:
-            owner = {"pid": call.pid, "thread": call.thread, "vm": VMS[call.pid]}
-            export.call(call.start, call.end, call.correlation, name=call.name, **owner)
-        for stream, correlation, at in self.waits:
-            where = {**vars(stream), "vm": VMS[stream.pid]}
-            export.wait(at, at + 1, correlation=correlation, **where)
-        for row in self.overheads:
-            export.overhead(**vars(row), vm=VMS[row.pid])
-        for span in self.ranges:
-            export.range(
-                span.name, span.start, span.end, domain=span.domain, pid=span.pid, thread=span.thread,
-                vm=VMS[span.pid], registered=span.registered, end_thread=span.end_thread,
-                kind=59 if span.end_thread is None else START_END,
-            )  # fmt: skip
-        return export
-
-
-def process(pid: int) -> int:
-    """nsys's globalPid of one of these processes."""
-    return global_tid(pid, vm=VMS[pid])
 
 
 @dataclass(frozen=True)
@@ -318,5 +206,5 @@ def recordings(draw: st.DrawFn) -> Recording:
     length = draw(st.integers(0, 30))
     for op in draw(st.lists(ops(OPS), min_size=length, max_size=length)):
         machine.run(op)
-    missing = draw(st.sampled_from([frozenset(), frozenset(), frozenset(), *({kind} for kind in TABLES)]))
+    missing = draw(st.sampled_from([frozenset(), frozenset(), frozenset(), *({kind} for kind in OPTIONAL)]))
     return machine.finish().without(frozenset(missing))

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from benchmarks.big_trace import write_big_trace
-
 from analysis import Trace, account
 from analysis.compiled import WORTH_COMPILING
+from benchmarks.big_trace import write_big_trace
 
 
 def test_a_trace_worth_compiling_for_is_accounted_for_exactly(tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import HealthCheck, Phase, find, given, settings
 from hypothesis import strategies as st
 from oracle import CAUSES, DISPATCH_LIMIT_NS, Oracle
-from programs import DOMAINS, Recording, recordings
+from programs import recordings
+from recording import DOMAINS, Recording
 from synthetic_export import Export
 
 from analysis import Account, Trace, account, causes
@@ -135,6 +136,16 @@ def test_the_order_of_rows_in_the_file_decides_nothing(analyse: Analyse, seen: R
 
 def _plain(table: pd.DataFrame) -> pd.DataFrame:
     return table.astype(object)
+
+
+def test_work_that_only_its_name_or_shape_tells_apart_comes_in_one_order(analyse: Analyse) -> None:
+    export = Export()
+    export.kernel(0, 10, None)
+    for name in ("kernel_b", "kernel_c", "kernel_d"):
+        export.kernel(20, 30, None, name=name)
+        export.kernel(40, 50, None, grid=(len(export.strings), 1, 1))
+    (names,) = {tuple(analyse(export, seed).gaps["after"]) for seed in range(8)}
+    assert names == ("kernel_b", "kernel_a")
 
 
 def test_a_gap_names_the_rows_of_the_traces_work_between_which_it_lies(tmp_path: Path) -> None:
