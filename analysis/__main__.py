@@ -30,6 +30,8 @@ commands (each with a --help of its own):
 
 make an export with:  nsys profile --trace=cuda,nvtx --sample=none --cpuctxsw=none -o trace PROGRAM
                       nsys export --type=sqlite --output=trace.sqlite trace.nsys-rep
+with --gpu-metrics-devices=0 --gpu-metrics-frequency=100000 it also tells what the GPU's memory did;
+that makes the GPU faster and its gaps shorter, so take gaps from a trace without
 
 exit codes: 0 done · 2 wrong usage · 5 files can't be written · 6 the trace can't be analysed
 """
@@ -72,8 +74,10 @@ def _trace(arguments: argparse.Namespace) -> int:
     out = arguments.out or Path(f"{arguments.trace.name.split('.sqlite')[0]}-analysis")
     tables_only = arguments.no_plots or arguments.json
     html = arguments.html or (None if tables_only else out / "report.html")
+    from analysis.commands.analyse import analyse
+
     try:
-        _analyse(arguments.trace, html, None if tables_only else out, as_json=arguments.json)
+        analyse(arguments.trace, html, None if tables_only else out, as_json=arguments.json)
     except TraceError as error:
         return common.fail_trace(error)
     except BrokenPipeError:
@@ -82,38 +86,6 @@ def _trace(arguments: argparse.Namespace) -> int:
         where = error.filename or out
         return common.fail_storage(error, where, "--out with a folder that you may write to")
     return Exit.OK
-
-
-def _analyse(path: Path, html: Path | None, figures: Path | None, *, as_json: bool) -> None:
-    # pandas and matplotlib take most of a second to import: not before the arguments are known to be good.
-    from analysis import Trace, account, diagnose
-
-    with Trace.open(path) as trace:
-        diagnose.require_gpu_work(trace)
-        acc = account(trace)
-        if as_json:
-            from analysis.document import document
-
-            common.print_json(document(trace, acc))
-        else:
-            from analysis import text
-
-            common.print_tables(text.tables(acc))
-        written = []
-        if figures is not None:
-            from analysis import plots
-
-            stamp = plots.Stamp.of_trace(trace.info)
-            drawn = {"gaps": plots.gaps(acc, stamp), "timeline": plots.timeline(trace, acc, stamp)}
-            for stem, figure in drawn.items():
-                written += plots.save(figure, figures, stem)
-        if html is not None:
-            from analysis import html as report
-            from analysis.memory import memory
-
-            written.append(report.write(html, report.of_trace(trace, acc, memory(trace, acc))))
-        for file in written:
-            print(file.resolve(), file=sys.stderr if as_json else sys.stdout)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import pandas as pd
 from analysis import diagnose
 from analysis.causes import CAUSE_COLUMNS, CAUSES, Blame
 from analysis.gaps import Gaps, find_gaps
-from analysis.grouping import Codes
+from analysis.grouping import Codes, durations, tally
 from analysis.host import match_launches
 from analysis.intervals import Ints
 from analysis.kernels import attention_backend, attention_counts, kernel_table, shorten
@@ -85,14 +85,16 @@ def account(trace: Trace) -> Account:
     cause, by_device, by_stretch = _split(found, blame, phases)
     short, backend = shorten(work["name"]), attention_backend(work["name"])
     devices = _device_table(work, found, by_device, backend, window, trace.info)
+    # What needs most room for a while comes first, what stays last.
+    phase_of_work = phases.name_of(phases.stretch_of_work)
+    kernels = kernel_table(short, phase_of_work, work, int(devices["busy_ns"].sum()))
+    phase_table = _phase_table(phases, work, found, by_stretch, backend)
     return Account(
         window_ns=window,
         devices=devices,
         gaps=_gap_table(found, work, cause, short, phases, trace.api, launch),
-        phases=_phase_table(phases, work, found, by_stretch, backend),
-        kernels=kernel_table(
-            short, phases.name_of(phases.stretch_of_work), work, int(devices["busy_ns"].sum())
-        ),
+        phases=phase_table,
+        kernels=kernels,
         warnings=diagnose.warnings(trace, work, launch),
         _blame=blame,
     )
@@ -133,16 +135,16 @@ def _split(gaps: Gaps, blame: Blame, phases: Phases) -> tuple[np.ndarray, Ints, 
 
     Devices are numbered in ascending order; the last stretch stands for gaps that no phase's work ended.
     """
-    device, devices = pd.factorize(gaps.device, sort=True)
-    stretch = np.append(phases.stretch_of_work, len(phases.stretches) - 1)[gaps.after]
+    devices = np.unique(gaps.device)
+    stretch = _at(phases.stretch_of_work, gaps.after, len(phases.stretches) - 1)
     cause = np.empty(len(gaps), dtype=np.int8)
     by_device = np.zeros((len(devices), len(CAUSES)), dtype=np.int64)
     by_stretch = np.zeros((len(phases.stretches), len(CAUSES)), dtype=np.int64)
     for rows in blame.chunks():
         parts = blame.cut(rows)
-        per_gap = parts.by_cause(parts.gap - rows[:1].sum(), len(rows))
+        per_gap = parts.by_cause(parts.gap - rows[0], len(rows))
         cause[rows] = per_gap.argmax(axis=1)
-        by_device += parts.by_cause(device[parts.gap], len(by_device))
+        by_device += parts.by_cause(np.searchsorted(devices, gaps.device[parts.gap]), len(by_device))
         by_stretch += parts.by_cause(stretch[parts.gap], len(by_stretch))
     return cause, by_device, by_stretch
 
@@ -151,7 +153,9 @@ def _device_table(
     work: pd.DataFrame, gaps: Gaps, by_cause: Ints, backend: pd.Categorical, window: tuple[int, int],
     info: TraceInfo,
 ) -> pd.DataFrame:  # fmt: skip
-    code, device = pd.factorize(work["device"].to_numpy(), sort=True)
+    column = work["device"].to_numpy()  # ascending
+    device = np.unique(column)
+    first = np.searchsorted(column, np.append(device, column[-1:] + 1))
     idle = np.zeros(len(device), dtype=np.int64)
     np.add.at(idle, np.searchsorted(device, gaps.device), gaps.end_ns - gaps.start_ns)
     names = {gpu.id: gpu.name for gpu in info.gpus}
@@ -165,12 +169,14 @@ def _device_table(
         }
     )
     table["idle_share"] = table["idle_ns"] / table["window_ns"]
-    table["kernels"] = np.bincount(code[_is_kernel(work)], minlength=len(device))
-    table["work"] = np.bincount(code, minlength=len(device))
+    kernels = np.append(0, np.cumsum(_is_kernel(work), dtype=np.int32))
+    table["kernels"] = np.diff(kernels[first]).astype(np.int64)
+    table["work"] = np.diff(first)
     spent = np.zeros((len(device), len(CAUSES)), dtype=np.int64)
     spent[np.searchsorted(device, np.unique(gaps.device))] = by_cause
     table[CAUSE_COLUMNS] = spent
-    return table.join(attention_counts(backend, code, len(device)))
+    group = np.repeat(np.arange(len(device), dtype=np.int16), np.diff(first))
+    return table.join(attention_counts(backend, group, len(device)))
 
 
 def _is_kernel(work: pd.DataFrame) -> np.ndarray:
@@ -190,9 +196,10 @@ def _phase_table(
     table["idle_ns"] = by_cause.sum(axis=1)
     active = table["busy_ns"] + table["idle_ns"]
     table["idle_share"] = table["idle_ns"] / active.where(active > 0)
-    table["kernels"] = phases.total(np.bincount(stretch[_is_kernel(work)], minlength=count))
-    table["work"] = phases.total(np.bincount(stretch, minlength=count))
-    lengths, ended = gaps.end_ns - gaps.start_ns, np.append(stretch, count - 1)[gaps.after]
+    table["kernels"] = phases.total(tally(stretch, count, _is_kernel(work)))
+    table["work"] = phases.total(tally(stretch, count))
+    lengths = durations(gaps.start_ns, gaps.end_ns)
+    ended = _at(stretch, gaps.after, count - 1)
     quantiles = [_median_and_p90(lengths[member[ended]]) for member in phases.members()]
     table[["gap_median_ns", "gap_p90_ns"]] = np.array(quantiles, dtype=float).reshape(-1, 2)
     table[CAUSE_COLUMNS] = by_cause
@@ -200,10 +207,10 @@ def _phase_table(
     return table.join(pd.DataFrame(phases.total(attention.to_numpy()), columns=attention.columns))
 
 
-def _median_and_p90(lengths: Ints) -> tuple[float, float]:
+def _median_and_p90(lengths: np.ndarray) -> tuple[float, float]:
     if len(lengths) == 0:
         return np.nan, np.nan
-    median, p90 = np.percentile(lengths, [50, 90])
+    median, p90 = np.percentile(lengths, [50, 90], overwrite_input=True)
     return float(median), float(p90)
 
 
@@ -212,7 +219,7 @@ def _gap_table(
     api: pd.DataFrame, launch: Codes,
 ) -> pd.DataFrame:  # fmt: skip
     """See `Account.gaps`: names instead of rows of the work."""
-    stretch = np.append(phases.stretch_of_work, len(phases.stretches) - 1)[gaps.after]
+    stretch = _at(phases.stretch_of_work, gaps.after, len(phases.stretches) - 1)
     return pd.DataFrame(
         {
             "device": gaps.device,
@@ -225,7 +232,7 @@ def _gap_table(
             "after": _take(names, gaps.after),
             "before_row": _in_trace(gaps, work).before,
             "after_row": _in_trace(gaps, work).after,
-            "api": _take(api["name"].array, np.append(launch, -1)[gaps.after]),
+            "api": _take(api["name"].array, _at(launch, gaps.after, -1)),
         },
         copy=False,
     )
@@ -241,4 +248,11 @@ def _in_trace(gaps: Gaps, work: pd.DataFrame) -> Gaps:
 
 def _take(names: pd.Categorical, row: Codes) -> pd.Categorical:
     """The names at these rows, NA for row -1."""
-    return pd.Categorical.from_codes(np.append(names.codes, -1)[row], dtype=names.dtype)
+    return pd.Categorical.from_codes(_at(names.codes, row, -1), dtype=names.dtype)
+
+
+def _at(values: np.ndarray, row: Codes, otherwise: int) -> np.ndarray:
+    """values[row], and something else for row -1."""
+    found = values[row] if len(values) else np.empty(len(row), dtype=values.dtype)
+    found[row < 0] = otherwise
+    return found

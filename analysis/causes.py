@@ -22,14 +22,16 @@ thread that launched the last work.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from analysis.compiled import loop_for
 from analysis.gaps import Gaps
-from analysis.grouping import Codes, Groups
+from analysis.grouping import Codes, Groups, blocks, smallest
 from analysis.host import Calls, launch_waits
 from analysis.intervals import Ints
 from analysis.trace import Trace
@@ -55,9 +57,9 @@ class Segments:
     end_ns: Ints
     cause: np.ndarray
 
-    def by_cause(self, group: Ints, groups: int) -> Ints:
+    def by_cause(self, group: npt.NDArray[np.integer], groups: int) -> Ints:
         """Time per group and cause: shape [groups, causes]; `group` [segments]."""
-        cell = group * len(CAUSES) + self.cause
+        cell = group.astype(np.int64) * len(CAUSES) + self.cause
         # Exact: sums of integers below 2^53.
         spent = np.bincount(cell, self.end_ns - self.start_ns, minlength=groups * len(CAUSES))
         return spent.astype(np.int64).reshape(groups, len(CAUSES))
@@ -72,19 +74,21 @@ class Blame:
         self._gaps = gaps
         self._launch = launch
         self._calls = Calls.of(trace.api, trace.overhead, call_cause)
-        self._api_start = np.append(trace.api["start_ns"], 0)  # the last one is row -1: no call
-        self._api_end = np.append(trace.api["end_ns"], 0)
+        # Row -1, no call, reads a number that is not used: there has to be one.
+        self._api_start, self._api_end = (
+            trace.api[name].to_numpy() if len(trace.api) else np.zeros(1, dtype=np.int64)
+            for name in ("start_ns", "end_ns")
+        )
         self._waited = launch_waits(trace, gaps, launch)
         self._process = work["process"].cat.codes.to_numpy()
-        self._lane = Groups().encode(
-            self._process.astype(np.int64), *(work[name].to_numpy(np.int64) for name in ("context", "stream"))
-        )
+        places = self._process, work["context"].to_numpy(), work["stream"].to_numpy()
+        self._lane = smallest(Groups().encode(*places))
         self._continues = _continues(work, launch)
 
-    def chunks(self) -> list[Ints]:
+    def chunks(self) -> Iterator[Ints]:
         """Gap numbers in portions whose segments fit into memory."""
-        everything = np.arange(len(self._gaps))
-        return np.array_split(everything, max(-(-len(everything) // _CHUNK_GAPS), 1))
+        count = len(self._gaps)
+        return (np.arange(at, min(at + _CHUNK_GAPS, count)) for at in range(0, count, _CHUNK_GAPS))
 
     def cut(self, gaps: Ints) -> Segments:
         """The segments of these gaps (numbers)."""
@@ -137,21 +141,24 @@ class Blame:
 def _continues(work: pd.DataFrame, launch: Codes) -> np.ndarray:
     """Whether other work of the same launch had started before: shape [work]."""
     start = work["start_ns"].to_numpy()
-    key = launch.astype(np.int64)
-    lost = np.flatnonzero(launch < 0)
+    key = launch
+    lost = np.flatnonzero((launch < 0) & (work["correlation"].to_numpy() >= 0))
     if len(lost):  # without a call there is still the correlation id
         part = work.iloc[lost]
-        identity = Groups().encode(
-            part["process"].cat.codes.to_numpy(np.int64), part["correlation"].to_numpy(np.int64)
+        key = launch.copy()
+        key[lost] = (
+            launch.max()
+            + 1
+            + Groups().encode(part["process"].cat.codes.to_numpy(), part["correlation"].to_numpy())
         )
-        nobody = part["correlation"].to_numpy() < 0
-        offset = int(launch.max(initial=-1)) + 1
-        key[lost] = offset + np.where(nobody, len(lost) + np.arange(len(lost)), identity)
-    if len(key) == 0:
-        return np.zeros(0, dtype=bool)
-    earliest = np.full(int(key.max()) + 1, np.iinfo(np.int64).max)
-    np.minimum.at(earliest, key, start)
-    return start > earliest[key]
+    earliest = np.full(int(key.max(initial=-1)) + 2, np.iinfo(np.int64).max)  # the last one: no launch at all
+    for block in blocks(len(key)):
+        np.minimum.at(earliest, key[block], start[block])
+    earliest[-1] = np.iinfo(np.int64).max
+    continues = np.empty(len(key), dtype=bool)
+    for block in blocks(len(key)):
+        continues[block] = start[block] > earliest[key[block]]
+    return continues
 
 
 def call_cause(name: str) -> int:

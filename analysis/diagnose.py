@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.errors import TraceError
-from analysis.grouping import Codes
+from analysis.grouping import Codes, blocks
 from analysis.trace import Trace
 
 _LAUNCH_CALL = re.compile(r"^cu(da)?(LaunchKernel|LaunchCooperativeKernel|GraphLaunch|Launch\b)")
@@ -67,15 +67,18 @@ def warnings(trace: Trace, work: pd.DataFrame, launch: Codes) -> list[str]:
 
 def _too_early(trace: Trace, work: pd.DataFrame, launch: Codes) -> str | None:
     """Work that began before its launch call: the clocks of host and device don't agree."""
-    called = np.append(trace.api["start_ns"].to_numpy(), np.iinfo(np.int64).min)[launch]
-    early = called - work["start_ns"].to_numpy()
-    count = int(np.count_nonzero(early > 0))
+    count = worst_ns = 0
+    for block in blocks(len(work)):
+        known = launch[block] >= 0
+        called = trace.api["start_ns"].to_numpy()[launch[block][known]]
+        early = called - work["start_ns"].to_numpy()[block][known]
+        count += int(np.count_nonzero(early > 0))
+        worst_ns = max(worst_ns, int(early.max(initial=0)))
     if count == 0:
         return None
-    worst_us = int(early.max()) / 1e3
     return (
         f"{count:,} of {len(work):,} pieces of work began before the call that launched them, by up to "
-        f"{worst_us:,.1f} µs: the trace's clocks disagree, and causes are uncertain by as much"
+        f"{worst_ns / 1e3:,.1f} µs: the trace's clocks disagree, and causes are uncertain by as much"
     )
 
 

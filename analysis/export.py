@@ -72,7 +72,7 @@ class Export:
 
     def _integers(self, table: str, columns: Sequence[str]) -> Iterator[Ints]:
         done = 0
-        if self._is_large(table):
+        if self.rows_at_most(table) >= WORTH_COMPILING:
             try:
                 for chunk in pages.integers(self._file, self._connection, table, columns):
                     yield chunk
@@ -88,10 +88,12 @@ class Export:
         except (sqlite3.DatabaseError, TypeError, ValueError, OverflowError) as error:
             raise damaged(self.path, error) from error
 
-    def _is_large(self, table: str) -> bool:
-        """Whether machine code pays. An export numbers its rows from 1."""
+    def rows_at_most(self, table: str) -> int:
+        """How many rows a table holds, or a few more; an export numbers them from 1."""
+        if table not in self.tables:
+            return 0
         try:
             (rows,) = self._connection.execute(f"SELECT max(rowid) FROM {table}").fetchone()
         except sqlite3.DatabaseError:
-            return False
-        return (rows or 0) >= WORTH_COMPILING
+            return 0
+        return rows or 0

@@ -38,7 +38,7 @@ def find_gaps(work: pd.DataFrame, window: tuple[int, int]) -> Gaps:
     device, start, end = (work[name].to_numpy() for name in ("device", "start_ns", "end_ns"))
     before, after = np.empty((2, len(work) + len(np.unique(device))), dtype=np.int32)
     count = loop_for(_find, len(work))(device, start, end, *window, before, after)
-    before, after = before[:count].copy(), after[:count].copy()
+    before, after = before[:count], after[:count]
     begins = np.where(before >= 0, end[before], window[0])
     ends = np.where(after >= 0, start[after], window[1])
     return Gaps(device[np.where(after >= 0, after, before)], begins, ends, before, after)

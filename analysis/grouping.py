@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
@@ -9,6 +11,31 @@ import pandas as pd
 from analysis.intervals import Ints
 
 Codes = npt.NDArray[np.int32]
+
+BLOCK_ROWS = 1 << 19
+
+
+def blocks(rows: int) -> Iterator[slice]:
+    """Slices that cover this many rows: what is computed block by block takes no memory in proportion."""
+    return (slice(first, min(first + BLOCK_ROWS, rows)) for first in range(0, rows, BLOCK_ROWS))
+
+
+def tally(codes: npt.NDArray[np.integer], groups: int, mask: npt.NDArray[np.bool_] | None = None) -> Ints:
+    """How many rows (of those in `mask`) have each code: shape [groups]."""
+    count = np.zeros(groups, dtype=np.int64)
+    for block in blocks(len(codes)):
+        part = codes[block] if mask is None else codes[block][mask[block]]
+        count += np.bincount(part, minlength=groups)
+    return count
+
+
+def durations(start_ns: Ints, end_ns: Ints) -> npt.NDArray[np.integer]:
+    """end - start, ns: in 32 bits unless one is longer than two seconds."""
+    longest = max(
+        (int((end_ns[block] - start_ns[block]).max()) for block in blocks(len(start_ns))), default=0
+    )
+    result = np.empty(len(start_ns), dtype=np.int32 if longest < 1 << 31 else np.int64)
+    return np.subtract(end_ns, start_ns, out=result, casting="same_kind")
 
 
 class Groups:
@@ -24,6 +51,15 @@ class Groups:
 
     def encode(self, *columns: npt.NDArray[np.integer] | int) -> Codes:
         """The code of each row of these columns (arrays of one length; an integer stands for a constant)."""
+        rows = next(len(column) for column in columns if isinstance(column, np.ndarray))
+        codes = np.empty(rows, dtype=np.int32)
+        for block in blocks(rows):
+            codes[block] = self._encode(
+                [column[block] if isinstance(column, np.ndarray) else column for column in columns]
+            )
+        return codes
+
+    def _encode(self, columns: Sequence[npt.NDArray[np.integer] | int]) -> Codes:
         arrays = [column for column in columns if isinstance(column, np.ndarray)]
         local, first = _number(arrays)
         parts = [
@@ -31,7 +67,7 @@ class Groups:
             for column in columns
         ]
         here = [self._codes.setdefault(row, len(self._codes)) for row in zip(*parts, strict=True)]
-        return np.array(here, dtype=np.int32)[local] if here else np.empty(0, dtype=np.int32)
+        return np.array(here, dtype=np.int32)[local]
 
 
 def _number(columns: list[npt.NDArray[np.integer]]) -> tuple[Ints, Ints]:

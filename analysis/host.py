@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.gaps import Gaps
-from analysis.grouping import Codes, Groups
+from analysis.grouping import Codes, Groups, blocks
 from analysis.intervals import Ints
 from analysis.schema import THREAD_BITS
 from analysis.trace import Trace
@@ -28,34 +28,33 @@ def match_launches(work: pd.DataFrame, api: pd.DataFrame) -> Codes:
         if process not in callers:
             continue
         called = _part(api["process"].cat.codes.to_numpy() == callers[process])
+        calls, rows = _by_correlation(api, called)
         mine = _part(work["process"].cat.codes.to_numpy() == code)
-        launch[mine] = _matched(
-            work["correlation"].to_numpy()[mine],
-            api["correlation"].to_numpy()[called],
-            api["start_ns"].to_numpy()[called],
-            np.arange(len(api), dtype=np.int32)[called],
-        )
+        correlation = work["correlation"].to_numpy()[mine]
+        found = np.empty(len(correlation), dtype=np.int32)
+        for block in blocks(len(found)):
+            place = np.minimum(np.searchsorted(calls, correlation[block]), len(calls) - 1)
+            known = (calls[place] == correlation[block]) & (correlation[block] >= 0)
+            found[block] = np.where(known, place if rows is None else rows[place], -1)
+        launch[mine] = found
     return launch
+
+
+def _by_correlation(api: pd.DataFrame, part: np.ndarray | slice) -> tuple[np.ndarray, Ints | None]:
+    """Correlation ids of a part of the calls in ascending order, the earliest of equals first, and the rows
+    of `api` that they come from; None if these are just all rows."""
+    calls = api["correlation"].to_numpy()[part]
+    if (calls[1:] > calls[:-1]).all():
+        return calls, None if isinstance(part, slice) else np.flatnonzero(part)
+    order = np.argsort(calls, kind="stable")
+    if (np.diff(calls[order]) == 0).any():
+        order = np.lexsort((api["start_ns"].to_numpy()[part], calls))
+    return calls[order], order if isinstance(part, slice) else np.flatnonzero(part)[order]
 
 
 def _part(mask: np.ndarray) -> np.ndarray | slice:
     """A selection that copies nothing where everything is selected."""
     return slice(None) if mask.all() else mask
-
-
-def _matched(correlation: np.ndarray, calls: np.ndarray, start: Ints, rows: Codes) -> Codes:
-    if not (calls[1:] > calls[:-1]).all():
-        order = np.argsort(calls, kind="stable")
-        if (calls[order][1:] == calls[order][:-1]).any():
-            order = np.lexsort((start, calls))
-        calls, rows = calls[order], rows[order]
-    if len(calls) == 0:
-        return np.full(len(correlation), -1, dtype=np.int32)
-    position = np.searchsorted(calls, correlation).astype(np.int32)
-    np.minimum(position, len(calls) - 1, out=position)
-    return np.where((calls[position] == correlation) & (correlation >= 0), rows[position], -1).astype(
-        np.int32
-    )
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from analysis.grouping import Groups, smallest
+from analysis.compiled import loop_for
+from analysis.grouping import Codes, Groups, durations, tally
+from analysis.intervals import Ints
 
 # Names that say nothing without the class or the template argument they come with.
 _GENERIC = {"kernel", "Kernel", "Kernel2", "run", "device_kernel"}
@@ -57,7 +59,7 @@ def shorten(names: pd.Series) -> pd.Categorical:
     """Short names for a categorical column; each distinct name is parsed once."""
     full = pd.Categorical(names)
     labels, short = pd.factorize(np.array([short_name(name) for name in full.categories], dtype=object))
-    table = smallest(np.append(labels, -1))
+    table = np.append(labels, -1).astype(np.min_scalar_type(-len(short) - 1))
     return pd.Categorical.from_codes(table[full.codes], pd.Index(short))
 
 
@@ -76,11 +78,11 @@ def kernel_table(
     table = pd.DataFrame(
         {key: column.categories[row] for (key, column), row in zip(columns.items(), rows, strict=True)}
     )
-    table["count"] = np.bincount(code, minlength=len(table))
-    duration = (work["end_ns"] - work["start_ns"]).to_numpy()[np.argsort(smallest(code), kind="stable")]
-    of_each = np.split(duration, np.cumsum(table["count"]))[:-1]
-    table["total_ns"] = np.array([one.sum() for one in of_each], dtype=np.int64)
-    table["median_ns"] = np.array([np.median(one) for one in of_each], dtype=float)
+    table["count"] = tally(code, len(table))
+    duration = durations(work["start_ns"].to_numpy(), work["end_ns"].to_numpy())
+    of_each = np.split(_by_code(code, duration, table["count"].to_numpy()), np.cumsum(table["count"])[:-1])
+    table["total_ns"] = np.array([one.sum(dtype=np.int64) for one in of_each[: len(table)]], dtype=np.int64)
+    table["median_ns"] = np.array([np.median(one) for one in of_each[: len(table)]], dtype=float)
     table["busy_share"] = table["total_ns"] / busy_ns if busy_ns else 0.0
     seen = np.zeros((len(table), len(phase.categories) + 1), dtype=bool)
     seen[code, phase.codes] = True  # the last column: in no phase
@@ -88,6 +90,19 @@ def kernel_table(
     table["phases"] = np.array(joined, dtype=object)
     order = ["total_ns", "name", "shape", "kind"]
     return table.sort_values(order, ascending=[False, True, True, True], ignore_index=True)
+
+
+def _by_code(code: Codes, values: np.ndarray, count: Ints) -> np.ndarray:
+    """The values ordered by code, the first code's first."""
+    ordered = np.empty_like(values)
+    loop_for(_place, len(values))(code, values, np.cumsum(count) - count, ordered)
+    return ordered
+
+
+def _place(code: Codes, values: np.ndarray, place: Ints, into: np.ndarray) -> None:
+    for row in range(len(values)):
+        into[place[code[row]]] = values[row]
+        place[code[row]] += 1
 
 
 def attention_backend(names: pd.Series) -> pd.Categorical:

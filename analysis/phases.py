@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.compiled import loop_for
-from analysis.grouping import Codes
+from analysis.grouping import Codes, blocks
 from analysis.intervals import Ints, covered_ns
 
 HARNESS_DOMAIN = "harness"  # the NVTX domain of this project's own ranges
@@ -37,17 +37,17 @@ class Stretches:
     def __len__(self) -> int:
         return len(self.innermost)
 
-    def at(self, thread: pd.Series, time_ns: Ints) -> Codes:
-        """The stretch at each time on each thread (a categorical of thread ids)."""
-        found = np.full(len(time_ns), len(self) - 1, dtype=np.int32)
-        codes = thread.cat.codes.to_numpy()
-        for code, one in enumerate(thread.cat.categories.tolist()):
-            first, last = self.threads.get(one, (0, 0))
-            if first == last:
-                continue
-            mine = slice(None) if (codes == code).all() else codes == code
-            place = np.searchsorted(self.start_ns[first:last], time_ns[mine], side="right") - 1
-            found[mine] = np.where(place >= 0, first + place, len(self) - 1)
+    def of_calls(self, api: pd.DataFrame, call: Codes) -> Codes:
+        """The stretch in which each call (row of `api`) began; "in no range" for row -1."""
+        found = np.full(len(call), len(self) - 1, dtype=np.int32)
+        codes, start = api["thread"].cat.codes.to_numpy(), api["start_ns"].to_numpy()
+        spans = [self.threads.get(one, (0, 0)) for one in api["thread"].cat.categories.tolist()]
+        for block in blocks(len(call)):
+            rows = call[block]
+            for code, (first, last) in enumerate(spans):
+                mine = np.flatnonzero((rows >= 0) & (codes[rows] == code)) if first < last else rows[:0]
+                place = np.searchsorted(self.start_ns[first:last], start[rows[mine]], side="right") - 1
+                found[block][mine] = np.where(place >= 0, first + place, len(self) - 1)
         return found
 
 
@@ -134,8 +134,8 @@ class Phases:
         by_name = ranges.groupby(["domain", "name"], observed=True, sort=False)
         of_range = np.asarray(by_name.ngroup(), dtype=np.int64)
         parts = stretches(ranges, of_range)
-        call = np.append(parts.at(api["thread"], api["start_ns"].to_numpy()), len(parts) - 1).astype(np.int32)
-        return cls(ranges, by_name.size().rename("count").reset_index(), of_range, parts, call[launch])
+        names = by_name.size().rename("count").reset_index()
+        return cls(ranges, names, of_range, parts, parts.of_calls(api, launch))
 
     def __len__(self) -> int:
         return len(self.names)
@@ -143,8 +143,8 @@ class Phases:
     def name_of(self, stretch: Codes) -> pd.Categorical:
         """The name of the innermost range, NA for none."""
         names = self.ranges["name"].array
-        row = self.stretches.innermost[stretch]
-        return pd.Categorical.from_codes(np.append(names.codes, -1)[row], dtype=names.dtype)
+        of_stretch = np.append(names.codes, -1).astype(names.codes.dtype)[self.stretches.innermost]
+        return pd.Categorical.from_codes(of_stretch[stretch], dtype=names.dtype)
 
     def total(self, per_stretch: Ints) -> Ints:
         """Sums over the stretches of each phase: [stretches, …] -> [phases, …]."""

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
 
 from analysis.accounting import Account
 from analysis.causes import CAUSE_COLUMNS, CAUSES
+from analysis.compiled import loop_for
+from analysis.grouping import Codes, Groups
 from analysis.host import match_launches
-from analysis.intervals import Ints, covered_ns
+from analysis.intervals import Ints
 from analysis.kernels import shorten
 from analysis.phases import DECODE_STEP, HARNESS_DOMAIN, ITERATION
+from analysis.slices import Slices
 from analysis.trace import Trace
 
 DECODE = "decode"
@@ -26,10 +30,11 @@ PIECE = ["name", "shape", "kind"]  # which work counts as the same
 _CHUNK_GAPS = 500_000
 
 
-def units(acc: Account) -> list[Unit]:
-    """What repeats in a trace, the best to compare by first: decode steps, iterations, then the ranges of
-    any other program, the most frequent ones with work first; the whole window at last."""
-    busy = acc.phases[acc.phases["work"] > 0].sort_values("count", ascending=False, kind="stable")
+def units(phases: pd.DataFrame) -> list[Unit]:
+    """What repeats in a trace with these `Account.phases`, the best to compare by first: decode steps,
+    iterations, then the ranges of any other program, the most frequent ones with work first; the whole window
+    at last."""
+    busy = phases[phases["work"] > 0].sort_values("count", ascending=False, kind="stable")
     found: list[Unit] = list(zip(busy["domain"].astype(str), busy["name"].astype(str), strict=True))
     preferred = [unit for unit in (STEPS, ITERATIONS) if unit in found]
     return [*preferred, *(unit for unit in found if unit not in preferred), WINDOW]
@@ -42,23 +47,35 @@ def label(unit: Unit) -> str:
     return {STEPS: "decode step", ITERATIONS: "iteration"}.get(unit, unit[1])
 
 
-def shared_unit(accounts: Sequence[Account]) -> Unit:
-    """The best unit that all of these traces have."""
-    first, *others = (units(acc) for acc in accounts)
+def shared_unit(phases: Sequence[pd.DataFrame]) -> Unit:
+    """The best unit that all traces with these `Account.phases` have."""
+    first, *others = (units(one) for one in phases)
     return next(unit for unit in first if all(unit in one for one in others))
 
 
 class Repeats:
-    """The account of a trace by repetition; `of` and `pieces` take any of the trace's `units`."""
+    """The account of a trace by repetition; its methods take any of the trace's `units`.
+
+    It keeps compact columns of its own, some 30 bytes for each piece of work: trace and account may go.
+    """
 
     def __init__(self, trace: Trace, acc: Account) -> None:
-        self._trace = trace
-        self._acc = acc
-        launch = np.asarray(match_launches(trace.work, trace.api))
-        self._known = np.flatnonzero(launch >= 0)
-        called = launch[self._known]
-        self._thread = np.asarray(trace.api["thread"], dtype=np.int64)[called]
-        self._called_ns = trace.api["start_ns"].to_numpy()[called]
+        self._window = acc.window_ns
+        ranges = trace.ranges[["domain", "name", "thread", "start_ns", "end_ns"]]
+        overlap = (ranges["start_ns"] < self._window[1]) & (ranges["end_ns"] > self._window[0])
+        self._ranges = ranges[overlap.to_numpy()]
+        self._slices = Slices.of(self._ranges)
+        none = len(self._slices) - 1
+        called = np.append(self._slices.of_calls(trace.api), np.int32(none))
+        slice_ = called[match_launches(trace.work, trace.api)]
+        self._idle_ns = _idle_by_cause(acc, np.append(slice_, none), len(self._slices))
+        work = trace.work
+        rows = _inside(work, self._window)
+        self._slice = slice_[rows]
+        self._device, self._start_ns, self._end_ns = (
+            work[name].to_numpy()[rows] for name in ("device", "start_ns", "end_ns")
+        )
+        self._names, self._shape, self._kind = (work[name].array[rows] for name in ("name", "shape", "kind"))
 
     def of(self, unit: Unit) -> pd.DataFrame:
         """One row per repetition with GPU work, in order of time: busy_ns (union of its work, per device),
@@ -68,60 +85,80 @@ class Repeats:
         the phase. Work of neighbouring repetitions that overlaps is busy time of both.
         """
         part, parts = self._parts(unit)
-        work, rows = self._trace.work, np.flatnonzero(part >= 0)
-        device, devices = pd.factorize(work["device"].to_numpy()[rows])
-        start, end = (
-            work[name].to_numpy()[rows].clip(*self._acc.window_ns) for name in ("start_ns", "end_ns")
+        busy, until = np.zeros((2, parts), dtype=np.int64)
+        loop_for(_busy, len(self._slice))(
+            self._device, self._start_ns, self._end_ns, self._slice, part, *self._window, until, busy
         )
-        lanes = max(len(devices), 1)
-        busy = covered_ns(part[rows] * lanes + device, start, end, parts * lanes)
-        table = pd.DataFrame({"busy_ns": busy.reshape(parts, lanes).sum(axis=1)})
-        spent = self._idle_by_cause(part, parts, unit)
-        table["idle_ns"] = spent.sum(axis=1)
+        spent = _summed(self._idle_ns, part, parts)
+        table = pd.DataFrame({"busy_ns": busy, "idle_ns": spent.sum(axis=1)})
         table[CAUSE_COLUMNS] = spent
-        is_kernel = work["kind"].isin(["kernel", "graph"]).to_numpy()[rows]
-        table["kernels"] = np.bincount(part[rows][is_kernel], minlength=parts)
-        table["work"] = np.bincount(part[rows], minlength=parts)
+        table[["kernels", "work"]] = _summed(self._counts, part, parts)
         return table
 
     def pieces(self, unit: Unit) -> pd.DataFrame:
-        """What ran in each: repetition (row of `of`), name (short), shape, kind, count, total_ns."""
-        part, _ = self._parts(unit)
-        rows = np.flatnonzero(part >= 0)
-        work = self._trace.work.iloc[rows]
-        frame = pd.DataFrame(
-            {
-                "repetition": part[rows],
-                "name": shorten(work["name"]),
-                "shape": work["shape"].to_numpy(),
-                "kind": work["kind"].to_numpy(),
-                "dur_ns": (work["end_ns"] - work["start_ns"]).to_numpy(),
-            }
-        )
-        groups = frame.groupby(["repetition", *PIECE], observed=True, sort=False)["dur_ns"]
-        found = groups.agg(count="size", total_ns="sum").reset_index()
-        return found.astype(dict.fromkeys(PIECE, str))
+        """What ran in all repetitions together: name (short), shape, kind, count, total_ns. A row's place is
+        the piece's number."""
+        table, code = self._pieces
+        inside = self._parts(unit)[0][self._slice] >= 0
+        mine, dur_ns = (code, self._dur_ns) if inside.all() else (code[inside], self._dur_ns[inside])
+        count = np.bincount(mine, minlength=len(table))
+        # Exact: sums of integers below 2^53.
+        total = np.bincount(mine, dur_ns, minlength=len(table)).astype(np.int64)
+        return table.assign(count=count, total_ns=total)
 
-    def _parts(self, unit: Unit) -> tuple[Ints, int]:
-        """The repetition that launched each row of the work, -1 for none: shape [work]; and their number.
+    def times_ns(self, unit: Unit, pieces: Ints) -> Ints:
+        """How long each of these pieces (-1: one that never ran) ran in each repetition: shape [pieces,
+        repetitions]."""
+        part, parts = self._parts(unit)
+        table, code = self._pieces
+        place = np.full(len(table), -1, dtype=np.int64)
+        place[pieces[pieces >= 0]] = np.flatnonzero(pieces >= 0)
+        rows = np.flatnonzero((place >= 0)[code] & (part >= 0)[self._slice])
+        cell = place[code[rows]] * parts + part[self._slice[rows]]
+        spent = np.bincount(cell, self._dur_ns[rows], minlength=len(pieces) * parts)
+        return spent.astype(np.int64).reshape(len(pieces), parts)
+
+    @property
+    def _dur_ns(self) -> Ints:
+        return self._end_ns - self._start_ns
+
+    @cached_property
+    def _pieces(self) -> tuple[pd.DataFrame, Codes]:
+        """The distinct pieces (PIECE), and which one each row of the work is."""
+        columns = dict(zip(PIECE, (shorten(pd.Series(self._names)), self._shape, self._kind), strict=True))
+        groups = Groups()
+        code = groups.encode(*(column.codes for column in columns.values()))
+        rows = np.array(groups.rows, dtype=np.int64).reshape(-1, len(PIECE)).T
+        known = zip(columns.items(), rows, strict=True)
+        table = {name: column.categories[row].astype(str) for (name, column), row in known}
+        return pd.DataFrame(table), code
+
+    @cached_property
+    def _counts(self) -> Ints:
+        """Kernels and work launched in each slice: shape [slices, 2]."""
+        is_kernel = np.append(self._kind.categories.isin(["kernel", "graph"]), False)[self._kind.codes]
+        kernels, work = (
+            np.bincount(rows, minlength=len(self._slices)) for rows in (self._slice[is_kernel], self._slice)
+        )
+        return np.stack([kernels, work], axis=1)
+
+    def _parts(self, unit: Unit) -> tuple[Codes, int]:
+        """The repetition that each slice belongs to, -1 for none: shape [slices]; and their number.
 
         Repetitions that launched nothing are not counted: of the device they tell nothing.
         """
-        part = np.full(len(self._trace.work), -1, dtype=np.int64)
         if unit == WINDOW:
-            start, end = (self._trace.work[name].to_numpy() for name in ("start_ns", "end_ns"))
-            part[(start < self._acc.window_ns[1]) & (end > self._acc.window_ns[0])] = 0
-            return part, int(len(part) > 0)
+            return np.zeros(len(self._slices), dtype=np.int32), int(len(self._slice) > 0)
         spans = self._spans(unit)
-        part[self._known] = _containing(spans, self._thread, self._called_ns)
-        seen, place = np.unique(part[part >= 0], return_inverse=True)
-        part[part >= 0] = place
-        return part, len(seen)
+        part = self._slices.members(spans)
+        launched = _summed(self._counts, part, len(spans))[:, 1] > 0
+        number = np.append(np.where(launched, np.cumsum(launched) - 1, -1), -1).astype(np.int32)
+        return number[part], int(launched.sum())
 
     def _spans(self, unit: Unit) -> pd.DataFrame:
         """Host time of each repetition: thread, start_ns, end_ns; those of a thread never overlap."""
-        spans = self._ranges(unit)
-        phases = self._ranges((HARNESS_DOMAIN, DECODE)) if unit == STEPS else spans.iloc[:0]
+        spans = self._outermost(unit)
+        phases = self._outermost((HARNESS_DOMAIN, DECODE)) if unit == STEPS else spans.iloc[:0]
         if phases.empty:
             return spans
         # A step lasts until the next one begins; the first and the last reach to the ends of their phase.
@@ -135,32 +172,62 @@ class Repeats:
         end[last] = phases["end_ns"].to_numpy()[outer[last]]
         return spans.assign(start_ns=start, end_ns=end)
 
-    def _ranges(self, unit: Unit) -> pd.DataFrame:
+    def _outermost(self, unit: Unit) -> pd.DataFrame:
         """The outermost ranges of this name in the window, ordered by thread and start."""
-        ranges, window = self._trace.ranges, self._acc.window_ns
-        same = (ranges["domain"] == unit[0]) & (ranges["name"] == unit[1])
-        same &= (ranges["start_ns"] < window[1]) & (ranges["end_ns"] > window[0])
-        mine = ranges.loc[same.to_numpy(), ["thread", "start_ns", "end_ns"]].astype(np.int64)
+        same = (self._ranges["domain"] == unit[0]) & (self._ranges["name"] == unit[1])
+        mine = self._ranges.loc[same.to_numpy(), ["thread", "start_ns", "end_ns"]].astype(np.int64)
         mine = mine.sort_values(["thread", "start_ns"], kind="stable", ignore_index=True)
         latest = mine.groupby("thread")["end_ns"].cummax()
         before = latest.groupby(mine["thread"]).shift(fill_value=0).to_numpy()
         return mine[mine["start_ns"].to_numpy() >= before].reset_index(drop=True)
 
-    def _idle_by_cause(self, part: Ints, parts: int, unit: Unit) -> Ints:
-        """Idle ns per repetition and cause: shape [parts, causes]."""
-        after = np.asarray(self._acc.gaps["after_row"], dtype=np.int64)
-        # The gap after all work was ended by none: it belongs to the window alone.
-        owner = np.append(part, 0 if unit == WINDOW else -1)[after]
-        rows = np.flatnonzero(owner >= 0)
-        spent = np.zeros((parts, len(CAUSES)), dtype=np.int64)
-        for first in range(0, len(rows), _CHUNK_GAPS):
-            segments = self._acc.segments(rows[first : first + _CHUNK_GAPS])
-            cause = pd.Categorical(segments["cause"], categories=list(CAUSES)).codes.astype(np.int64)
-            cell = owner[np.asarray(segments["gap"])] * len(CAUSES) + cause
-            dur = (segments["end_ns"] - segments["start_ns"]).to_numpy()
-            # Exact: sums of integers below 2^53.
-            spent += np.bincount(cell, dur, minlength=spent.size).astype(np.int64).reshape(spent.shape)
-        return spent
+
+def _inside(work: pd.DataFrame, window: tuple[int, int]) -> np.ndarray | slice:
+    """Which work overlaps the window: see `accounting`."""
+    start, end = work["start_ns"].to_numpy(), work["end_ns"].to_numpy()
+    if len(work) == 0 or (start.min() >= window[0] and end.max() <= window[1]):
+        return slice(None)
+    inside = (start < window[1]) & (end > window[0])
+    return inside | (start == end) & (start >= window[0]) & (end <= window[1])
+
+
+def _idle_by_cause(acc: Account, slice_of_work: Codes, slices: int) -> Ints:
+    """Idle ns per slice and cause: shape [slices, causes]; a gap is its whose work ended it."""
+    after = acc.gaps["after_row"].to_numpy()
+    spent = np.zeros(slices * len(CAUSES), dtype=np.int64)
+    for first in range(0, len(after), _CHUNK_GAPS):
+        rows = np.arange(first, min(first + _CHUNK_GAPS, len(after)))
+        segments = acc.segments(rows)
+        owner = slice_of_work[after[segments["gap"].to_numpy()]].astype(np.int64)
+        cell = owner * len(CAUSES) + segments["cause"].array.codes
+        # Exact: sums of integers below 2^53.
+        spent += np.bincount(cell, segments["dur_ns"], minlength=len(spent)).astype(np.int64)
+    return spent.reshape(slices, len(CAUSES))
+
+
+def _summed(per_slice: Ints, part: Codes, parts: int) -> Ints:
+    """Sums over the slices of each part: [slices, columns] to [parts, columns]."""
+    mine = part >= 0
+    # Exact: sums of integers below 2^53.
+    columns = [np.bincount(part[mine], column[mine], minlength=parts) for column in per_slice.T]
+    return np.stack(columns, axis=1).astype(np.int64)
+
+
+def _busy(
+    device: np.ndarray, start: Ints, end: Ints, slice_: Codes, part: Codes, begins: int, ends: int,
+    until: Ints, busy: Ints,
+) -> None:  # fmt: skip
+    """Add the union of each part's work per device to `busy`; rows are ordered by device and start."""
+    for row in range(len(start)):
+        if row == 0 or device[row] != device[row - 1]:
+            until[:] = begins
+        one = part[slice_[row]]
+        if one >= 0:
+            since = max(start[row], until[one])
+            last = min(end[row], ends)
+            if last > since:
+                busy[one] += last - since
+                until[one] = last
 
 
 def _containing(spans: pd.DataFrame, thread: Ints, time_ns: Ints) -> Ints:

@@ -6,9 +6,10 @@ lies, which core the host runs on) is not in the intervals: to see that, run aga
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from statistics import NormalDist
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +29,21 @@ Ints = npt.NDArray[np.int64]
 def generator() -> np.random.Generator:
     """A generator of its own for each number, so that none depends on which others were asked for."""
     return np.random.default_rng(SEED)
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Resamples of `n` repetitions: `rows` [resamples, drawn] are the numbers of the repetitions drawn."""
+
+    rows: Ints
+    n: int
+
+    @cached_property
+    def times(self) -> Floats:
+        """How often each resample has each repetition: shape [resamples, n]."""
+        cell = self.rows + np.arange(len(self.rows))[:, None] * self.n
+        counts = np.bincount(cell.ravel(), minlength=len(self.rows) * self.n)
+        return counts.reshape(-1, self.n).astype(np.float64)
 
 
 @dataclass(frozen=True)
@@ -66,14 +82,16 @@ class Sample:
 
     @property
     def value(self) -> float:
-        return float(self.at(np.arange(len(self)))) if len(self) else float("nan")
+        return float(self.at(_everything(len(self)))[0]) if len(self) else float("nan")
 
-    def at(self, rows: Ints) -> Floats:
-        """The number for each resample: rows [..., n] to [...]."""
+    def at(self, draws: Draws) -> Floats:
+        """The number for each resample: shape [resamples]."""
         if self.weights is None:
-            return np.asarray(np.median(self.values[rows], axis=-1))
+            return np.asarray(np.median(self.values[draws.rows], axis=-1))
+        # Of integers, like nanoseconds, the sums are exact.
+        values, weights = (draws.times @ np.stack([self.values, self.weights], axis=1)).T
         with np.errstate(invalid="ignore", divide="ignore"):
-            return np.asarray(self.values[rows].sum(axis=-1) / self.weights[rows].sum(axis=-1))
+            return np.asarray(values / weights)
 
     def blocks(self) -> Sample:
         """Neighbouring steps summed up, at most 200 blocks: a block bootstrap (Carlstein 1986) allows for
@@ -123,7 +141,7 @@ def change(
     together = len(a) == len(b) if paired is None else paired
     if together:
         interval = _interval(
-            lambda rows: difference(a_blocks.at(rows), b_blocks.at(rows)), [len(a_blocks)], rng
+            lambda draws: difference(a_blocks.at(draws), b_blocks.at(draws)), [len(a_blocks)], rng
         )
     else:
         counts = [len(a_blocks), len(b_blocks)]
@@ -173,29 +191,63 @@ def flat(name: str, found: Estimate) -> dict[str, float]:
 def _interval(
     statistic: Callable[..., Floats], counts: Sequence[int], rng: np.random.Generator | None
 ) -> tuple[float | None, float | None]:
-    """The 95% interval of a statistic of row numbers: BCa (Efron 1987); the percentiles where that is
-    undefined, as it is for repetitions that are all alike."""
+    """The 95% interval of a statistic of Draws: BCa (Efron 1987); the percentiles where that is undefined, as
+    it is for repetitions that are all alike.
+
+    The same numbers as scipy.stats.bootstrap's, whose import alone takes a second, and which draws anew for
+    each of the dozens of intervals of a comparison.
+    """
     if min(counts) < MIN_SAMPLES:
         return None, None
-    from scipy import stats
-
-    rows = tuple(np.arange(count) for count in counts)
-    with warnings.catch_warnings(), np.errstate(invalid="ignore", divide="ignore"):
-        warnings.simplefilter("ignore")  # of degenerate data, which are dealt with below
-        found = stats.bootstrap(
-            rows,
-            lambda *drawn, axis: statistic(*drawn),
-            n_resamples=_RESAMPLES,
-            confidence_level=CONFIDENCE,
-            method="BCa" if max(counts) <= _BCA_BELOW else "percentile",
-            vectorized=True,
-            rng=rng or generator(),
-        )
-    low, high = found.confidence_interval
-    if not np.isfinite([low, high]).all():
-        drawn = found.bootstrap_distribution
-        drawn = drawn[np.isfinite(drawn)]
-        if not len(drawn):
-            return None, None
-        low, high = np.quantile(drawn, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    drawn = statistic(*(_draw_once(*counts) if rng is None else _draw(counts, rng)))
+    finite = drawn[np.isfinite(drawn)]
+    if not len(finite):
+        return None, None
+    levels = None
+    if len(finite) == len(drawn) and max(counts) <= _BCA_BELOW:
+        levels = _bca_levels(statistic, counts, drawn)
+    low, high = np.quantile(finite, levels or ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2))
     return float(low), float(high)
+
+
+def _bca_levels(
+    statistic: Callable[..., Floats], counts: Sequence[int], drawn: Floats
+) -> tuple[float, float] | None:
+    """The quantiles of `drawn` that BCa takes (Efron and Tibshirani 1993, 14.3); None where undefined."""
+    whole = [_everything(count) for count in counts]
+    value = statistic(*whole)[0]
+    below = (np.count_nonzero(drawn < value) + np.count_nonzero(drawn <= value)) / 2 / len(drawn)
+    cubes = squares = 0.0
+    for place, count in enumerate(counts):
+        jackknife = statistic(*whole[:place], _all_but_one(count), *whole[place + 1 :])
+        pull = (count - 1) * (jackknife.mean() - jackknife)
+        cubes += float((pull**3).sum()) / count**3
+        squares += float((pull**2).sum()) / count**2
+    if not (0 < below < 1 and squares > 0):
+        return None
+    normal, acceleration = NormalDist(), cubes / 6 / squares**1.5
+    bias = normal.inv_cdf(below)
+    shifted = [bias + normal.inv_cdf((1 + side * CONFIDENCE) / 2) for side in (-1, 1)]
+    low, high = (normal.cdf(bias + one / (1 - acceleration * one)) for one in shifted)
+    return low, high
+
+
+def _draw(counts: Sequence[int], rng: np.random.Generator) -> tuple[Draws, ...]:
+    return tuple(Draws(rng.integers(0, count, (_RESAMPLES, count)), count) for count in counts)
+
+
+@lru_cache(maxsize=4)
+def _draw_once(*counts: int) -> tuple[Draws, ...]:
+    """What the generator of its own draws for every number with so many repetitions."""
+    return _draw(counts, generator())
+
+
+def _everything(count: int) -> Draws:
+    return Draws(np.arange(count)[None, :], count)
+
+
+@lru_cache(maxsize=4)
+def _all_but_one(count: int) -> Draws:
+    """Each repetition left out once."""
+    rows = np.arange(count - 1) + (np.arange(count - 1) >= np.arange(count)[:, None])
+    return Draws(rows, count)

@@ -21,13 +21,13 @@ def step_metrics(trace: Trace, acc: Account, metrics: Mapping[str, float]) -> di
     `.high` of these and, where `metrics` has them, of decode.idle_share and kernels_per_token (over decode
     steps) and idle_share (over iterations); none from fewer than six (see `analysis.statistics`).
     """
-    repeats, known = Repeats(trace, acc), units(acc)
+    repeats, known = Repeats(trace, acc), units(acc.phases)
     found: dict[str, float] = {}
     if STEPS in known:
         table = repeats.of(STEPS)
         ones = np.ones(len(table))
         for name in ("busy", "idle"):
-            found |= flat(f"{name}_ms_per_token", estimate(ratio_of(table[f"{name}_ns"] / 1e6, ones)))
+            found |= flat(f"{name}_ms_per_token", estimate(ratio_of(table[f"{name}_ns"], 1e6 * ones)))
         found |= _limits(metrics, "kernels_per_token", ratio_of(table["kernels"], ones))
         if (HARNESS_DOMAIN, DECODE) in known:
             found |= _limits(metrics, "decode.idle_share", _idle_share(table))

@@ -29,24 +29,33 @@ _WORK_ORDER = (
 
 
 class _Columns:
-    """Columns that grow by chunks."""
+    """Columns that are filled from the front; memory that is never reached is never taken."""
 
-    def __init__(self) -> None:
-        self._chunks: dict[str, list[np.ndarray]] = {}
+    def __init__(self, room: int) -> None:
+        self._room = room
+        self._filled = 0
+        self._columns: dict[str, np.ndarray] = {}
 
-    def add(self, **columns: np.ndarray) -> None:
-        for name, chunk in columns.items():
-            self._chunks.setdefault(name, []).append(chunk)
+    def add(self, **chunk: np.ndarray) -> None:
+        """One more value or several of each column."""
+        until = self._filled + len(next(iter(chunk.values())))
+        if until > self._room:
+            self._room = 2 * until
+            self._columns = {name: np.resize(one, self._room) for name, one in self._columns.items()}
+        for name, values in chunk.items():
+            whole = self._columns.setdefault(name, np.empty(self._room, dtype=values.dtype))
+            whole[self._filled : until] = values
+        self._filled = until
 
     def take(self, name: str, dtype: type = np.int64) -> np.ndarray:
         """The whole column, which is then forgotten here."""
-        chunks = self._chunks.pop(name, [])
-        return np.concatenate(chunks) if chunks else np.empty(0, dtype=dtype)
+        return self._columns.pop(name, np.empty(0, dtype=dtype))[: self._filled]
 
 
 def read_work(export: Export, string: Label, gpu_of: Callable[[int, int], int]) -> pd.DataFrame:
     """See `Trace.work`. `string` looks a name up, `gpu_of` the GPU behind a process's device id."""
-    columns, places, kinds, nodes = _Columns(), Groups(), Groups(), Groups()
+    columns = _Columns(sum(export.rows_at_most(table) for table in schema.WORK_TABLES.values()))
+    places, kinds, nodes = Groups(), Groups(), Groups()
     for kind, table in enumerate(schema.WORK_TABLES.values()):
         names = schema.NAMES[list(schema.WORK_TABLES)[kind]]
         shape = schema.SHAPE if table == schema.WORK_TABLES["kernel"] else ()
@@ -54,7 +63,7 @@ def read_work(export: Export, string: Label, gpu_of: Callable[[int, int], int]) 
             owner, device, context, stream, correlation, start, end, node = chunk[:8]
             name = _first_known(chunk[8 : 8 + len(names)], chunk.shape[1])
             columns.add(
-                start_ns=start.copy(),
+                start_ns=start,
                 end_ns=np.maximum(start, end),
                 correlation=_identifier(correlation),
                 place=places.encode(owner, device, context, stream),
@@ -76,10 +85,10 @@ def read_work(export: Export, string: Label, gpu_of: Callable[[int, int], int]) 
 
 def read_api(export: Export, string: Label) -> pd.DataFrame:
     """See `Trace.api`."""
-    columns, threads, calls = _Columns(), Groups(), Groups()
+    columns, threads, calls = _Columns(export.rows_at_most(schema.API_TABLE)), Groups(), Groups()
     for thread, correlation, start, end, name in export.integers(schema.API_TABLE, schema.API_COLUMNS):
         columns.add(
-            start_ns=start.copy(),
+            start_ns=start,
             end_ns=np.maximum(start, end),
             correlation=_identifier(correlation),
             thread=threads.encode(thread),

@@ -1,4 +1,4 @@
-"""`python -m harness.child measure|trace|replay RUN`: does the work of one run, in a process of its own."""
+"""`python -m harness.child measure|trace|sample|replay RUN`: one run's work, in its own process."""
 
 from __future__ import annotations
 
@@ -19,12 +19,17 @@ from harness.capture import capture_for
 from harness.capture.ncu import STEP, OneStep, StepDone
 from harness.errors import ExitCode, UserError, disk_is_full
 from harness.phases import ITER, Annotator, CudaTimer, HostTimer, NvtxAnnotator, PhaseClock, SilentAnnotator
-from harness.plan import MEASURE_JSON, REPLAYED_JSON, TRACED_JSON
+from harness.plan import MEASURE_JSON, REPLAYED_JSON, SAMPLED_JSON, TRACED_JSON
 from harness.progress import report
 from harness.record import write_json
 from harness.workload import Workload
 
-RESULTS = {"measure": MEASURE_JSON, "trace": TRACED_JSON, "replay": REPLAYED_JSON}
+RESULTS = {
+    "measure": MEASURE_JSON,
+    "trace": TRACED_JSON,
+    "sample": SAMPLED_JSON,
+    "replay": REPLAYED_JSON,
+}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -51,27 +56,27 @@ def main(argv: list[str] | None = None) -> int:
 
 def _perform(role: str, cfg: DictConfig, run: Path) -> dict[str, Any]:
     capture = capture_for(cfg.capture, cfg.device)
-    traced = role == "trace"
+    traced = role in ("trace", "sample")
     annotator: Annotator = capture.annotator() if traced else NvtxAnnotator()
     timer = CudaTimer() if cfg.device == "cuda" else HostTimer()
-    counts = cfg.trace if traced else cfg.measure
-    total = counts.warmup + counts.iterations
+    warmup, iterations = _counts(role, cfg)
+    total = warmup + iterations
     work = workload.load(cfg.workload).build(cfg, cfg.device)
     try:
-        for n in range(counts.warmup):
+        for n in range(warmup):
             report(n, total, f"{role}: warm-up")
             _iterate(work, PhaseClock(timer, SilentAnnotator()), n)
         # A clock each, read when all are done: reading thousands of events takes as long as a gap.
-        clocks = [PhaseClock(timer, annotator) for _ in range(counts.iterations)]
+        clocks = [PhaseClock(timer, annotator) for _ in range(iterations)]
         iter_ns = []
         with _no_collection(), capture.window(cfg.device, run) if traced else nullcontext():
             for n, clock in enumerate(clocks):
-                report(counts.warmup + n, total, f"{role}: iterations")
+                report(warmup + n, total, f"{role}: iterations")
                 iter_ns.append(_iterate(work, clock, n))
         report(total, total, f"{role}: results")
         transcripts = [] if traced else work.transcripts()
         return {
-            "warmup": counts.warmup,
+            "warmup": warmup,
             "iterations": [
                 {"iter_ns": ns, "phases": _phases(clock)} for ns, clock in zip(iter_ns, clocks, strict=True)
             ],
@@ -82,6 +87,13 @@ def _perform(role: str, cfg: DictConfig, run: Path) -> dict[str, Any]:
         }
     finally:
         work.close()
+
+
+def _counts(role: str, cfg: DictConfig) -> tuple[int, int]:
+    """Warm-up and iterations of a role."""
+    if role == "measure":
+        return cfg.measure.warmup, cfg.measure.iterations
+    return cfg.trace.warmup, cfg.trace.metric_iterations if role == "sample" else cfg.trace.iterations
 
 
 def _replay(cfg: DictConfig) -> dict[str, Any]:

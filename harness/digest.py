@@ -8,8 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness import moved
 from harness.errors import ExitCode, UserError
-from harness.metrics import ERROR_RATES, FLOOR_MS, FLOOR_RATIO, OVERHEAD
+from harness.metrics import ERROR_RATES, FLOOR_MS, FLOOR_RATIO
+from harness.record import Record, code_label, day
+
+PERFETTO_ROWS = 2_000_000  # of a trace that is still written for the viewer without being asked
 
 # pandas and matplotlib take seconds to import: not before there is something to analyse.
 if TYPE_CHECKING:
@@ -21,23 +25,43 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Subject:
-    """Whose trace is analysed. ms_per_token: of its run, without a profiler; note: what a reader of its
-    detail has to know; kernels: what ncu measured, if it did."""
+    """Whose trace is analysed.
+
+    ms_per_token: of its run, without a profiler; note: what a reader of its detail has to know; sampled: its
+    recording with GPU metrics; kernels: what ncu measured; memory: what is kept of the memory traffic that
+    both told. Each of the files only if it is there.
+    """
 
     label: str
     ms_per_token: float | None
     note: str = ""
+    sampled: Path | None = None
     kernels: Path | None = None
+    memory: Path | None = None
 
 
 @dataclass(frozen=True)
 class Digest:
-    """What a trace says: `metrics` by flat name, `plots` as the paths of its figures, `detail` for a page."""
+    """What a trace says: `metrics` by flat name, `plots` as the paths of its figures, `detail` for a page.
+
+    perfetto: the trace for ui.perfetto.dev, None if it is too long or was not asked for.
+    """
 
     account: Account
     metrics: dict[str, float]
     plots: list[Path]
     detail: Traced
+    memory: Memory
+    perfetto: Path | None
+
+
+def stamp_of(record: Record, profiled: bool) -> Stamp:
+    """The caption of figures made from a run."""
+    from analysis.plots import Stamp
+
+    git = record.environment["git"]
+    code = code_label(git["commit"], git["dirty"])
+    return Stamp(record.environment["machine"], code, day(record.started_utc), profiled)
 
 
 def latency(child: dict[str, Any]) -> dict[str, float]:
@@ -53,10 +77,10 @@ def error_rates(child: dict[str, Any]) -> dict[str, float]:
     return {name: found[name] for name in ERROR_RATES if found.get(name) is not None}
 
 
-def overhead(measured: dict[str, Any], traced: dict[str, Any]) -> dict[str, float]:
-    """How much longer a token takes under the profiler, as a share (0.1: ten per cent)."""
+def overhead(name: str, measured: dict[str, Any], traced: dict[str, Any]) -> dict[str, float]:
+    """How much longer a token takes under the profiler, as a share (0.1: ten per cent), by that name."""
     plain, profiled = (latency(child).get("ms_per_token") for child in (measured, traced))
-    return {OVERHEAD: profiled / plain - 1} if plain and profiled else {}
+    return {name: profiled / plain - 1} if plain and profiled else {}
 
 
 def floor(child: dict[str, Any], gpu: dict[str, Any] | None) -> dict[str, float]:
@@ -86,8 +110,11 @@ def host_account(trace_path: Path) -> Account:
         return account(trace)
 
 
-def digest(trace_path: Path, plots: Path, stamp: Stamp, subject: Subject) -> Digest:
-    """Analyse a trace and draw gaps and timeline into `plots`. UserError (TRACE) if it has no GPU work."""
+def digest(
+    trace_path: Path, plots: Path, stamp: Stamp, subject: Subject, perfetto: Path | None = None
+) -> Digest:
+    """Analyse a trace and draw gaps, timeline and memory traffic into `plots`; with `perfetto` write it for
+    ui.perfetto.dev there, unless it is too long. UserError (TRACE) if it has no GPU work."""
     from analysis import Trace, account, diagnose
     from analysis import plots as draw
     from analysis.memory import memory_metrics
@@ -97,37 +124,39 @@ def digest(trace_path: Path, plots: Path, stamp: Stamp, subject: Subject) -> Dig
     with _as_user_error(), Trace.open(trace_path) as trace:
         diagnose.require_gpu_work(trace)
         acc = account(trace)
-        paths = draw.save(draw.gaps(acc, stamp), plots, "gaps")
-        paths += draw.save(draw.timeline(trace, acc, stamp), plots, "timeline")
+        measured = moved.find(trace, acc, subject.sampled, subject.kernels)
+        figures = {"gaps": draw.gaps(acc, stamp), "timeline": draw.timeline(trace, acc, stamp)}
+        figures |= draw.memory_figures(measured, stamp)
+        paths = [path for stem, figure in figures.items() for path in draw.save(figure, plots, stem)]
         found = metrics(acc)
         found |= step_metrics(trace, acc, found)
-        moved = _memory(trace, acc, subject.kernels)
-        shown = _detail(trace, acc, moved, subject)
-    return Digest(acc, found | memory_metrics(moved), paths, shown)
+        shown = _detail(trace, acc, measured, subject)
+        written = _perfetto(trace, acc, perfetto) if perfetto else None
+    return Digest(acc, found | memory_metrics(measured), paths, shown, measured, written)
 
 
 def detail(trace_path: Path, subject: Subject) -> Traced:
-    """What a page shows of one trace among others: all but memory traffic, which takes longest."""
+    """What a page shows of one trace among others: memory traffic only where it is kept."""
     from analysis import Trace, account
 
+    kept = moved.load(subject.memory) if subject.memory else None
     with _as_user_error(), Trace.open(trace_path) as trace:
-        return _detail(trace, account(trace), None, subject)
+        return _detail(trace, account(trace), kept, subject)
 
 
-def _detail(trace: Trace, acc: Account, moved: Memory | None, subject: Subject) -> Traced:
+def _detail(trace: Trace, acc: Account, measured: Memory | None, subject: Subject) -> Traced:
     from analysis import html
 
     return html.traced(
-        trace, acc, subject.label, memory=moved, ms_per_token=subject.ms_per_token, note=subject.note
+        trace, acc, subject.label, memory=measured, ms_per_token=subject.ms_per_token, note=subject.note
     )
 
 
-def _memory(trace: Trace, acc: Account, kernels: Path | None) -> Memory:
-    """Memory traffic by the samples in the trace; what ncu measured counts for more."""
-    from analysis.memory import memory, merge, ncu
+def _perfetto(trace: Trace, acc: Account, path: Path) -> Path | None:
+    from analysis import perfetto
 
-    sampled = memory(trace, acc)
-    return merge(sampled, ncu.read(kernels)) if kernels else sampled
+    rows = len(trace.work) + len(trace.api) + len(trace.ranges)
+    return perfetto.write(trace, acc, path) if rows < PERFETTO_ROWS else None
 
 
 @contextmanager

@@ -20,6 +20,9 @@ def show_commands(plan: Plan, out: Console) -> None:
         out.print(shlex.join(traced), soft_wrap=True, markup=False, highlight=False)
     else:
         out.print("capture=none: nothing is traced")
+    if sampled := plan.sample_command(folder):
+        out.print(f"GPU metrics ({plan.device}, capture={plan.capture.name}):", markup=False)
+        out.print(shlex.join(sampled), soft_wrap=True, markup=False, highlight=False)
     if replayed := plan.replay_command(folder):
         out.print(f"kernels of one decode step ({plan.device}, capture={plan.capture.name}):", markup=False)
         out.print(shlex.join(replayed), soft_wrap=True, markup=False, highlight=False)

@@ -15,13 +15,18 @@ ERROR_RATES = ("wer", "cer")
 AGREEMENT = "token_agreement"
 _OF_TOKENS = ("tokens", *ERROR_RATES, AGREEMENT)
 OVERHEAD = "profiling_overhead"
+METRICS_OVERHEAD = "metrics_overhead"
+_OF_METRICS = ("dram_gbps", "dram_share", "bytes_per_step")
 FLOOR_MS, FLOOR_RATIO = "decode.floor_ms", "decode.floor_ratio"
 
 
 def source_of(metric: str) -> str:
-    """`measured` (no profiler ran), `traced`, or `both` for what compares the two."""
-    if metric == OVERHEAD:
+    """`measured` (no profiler ran), `traced`, `sampled` (the recording with GPU metrics), or `both` for what
+    compares the first with one of the others."""
+    if metric in (OVERHEAD, METRICS_OVERHEAD):
         return "both"
+    if metric.rpartition(".")[2] in _OF_METRICS:
+        return "sampled"
     if metric in (FLOOR_MS, FLOOR_RATIO):
         return "measured"
     return "measured" if metric.split(".")[0] in _TIMES + _OF_TOKENS else "traced"

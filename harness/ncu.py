@@ -105,16 +105,21 @@ def replay_command(ncu: Path, program: Sequence[str], out: Path) -> list[str]:
     ]
 
 
-def check(out: Path) -> None:
-    """UserError (MACHINE), in ncu's words, unless `out` holds launches and ncu came to its end."""
+def launches(out: Path) -> int:
+    """How many launches of kernels `out` holds, whether or not ncu came to its end."""
     lines = _lines(out)
     header = next((n for n, line in enumerate(lines) if line.startswith('"ID"')), len(lines))
-    launches = sum(line.startswith('"') for line in lines[header + 2 :])  # below header and units
+    return sum(line.startswith('"') for line in lines[header + 2 :])  # below header and units
+
+
+def check(out: Path) -> None:
+    """UserError (MACHINE), in ncu's words, unless `out` holds launches and ncu came to its end."""
+    lines, measured = _lines(out), launches(out)
     errors, warnings = (
         [line.removeprefix(mark) for line in lines if line.startswith(mark) and "== Note:" not in line]
         for mark in ("==ERROR== ", "==WARNING== ")
     )
-    if launches and not errors:
+    if measured and not errors:
         return
     if any("ERR_NVGPUCTRPERM" in line for line in errors):
         raise UserError(
@@ -124,7 +129,7 @@ def check(out: Path) -> None:
         )
     reason = "; ".join(errors or warnings) or f"it says nothing in {out}"
     raise UserError(
-        f"ncu failed after {launches} kernels: {reason}",
+        f"ncu failed after {measured} kernels: {reason}",
         f"see {out} and the log beside it, or capture=nsys",
         ExitCode.MACHINE,
     )

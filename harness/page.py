@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 
-from harness import digest, recorded
+from harness import digest, moved, recorded, report
 from harness.errors import UserError
-from harness.metrics import OVERHEAD
+from harness.metrics import METRICS_OVERHEAD, OVERHEAD
 from harness.publish import PAGE
 from harness.record import Record, code_label, day
 from harness.results import tokens_in_words
@@ -90,8 +91,10 @@ def trace_of(record: Record, outputs: Path, label: str) -> Traced | None:
     """What a run's trace says, or the recorded one shown in its place; None if neither is there."""
     if bundled := record.capture["recorded"]:
         path = recorded.FOLDER / bundled["trace"]
-        shown_trace = recorded.RecordedTrace(path, bundled["note"], record.model, bundled["metrics"])
-        return digest.detail(path, recorded_subject(label, shown_trace)) if path.exists() else None
+        stands_in = recorded.described(path, bundled["note"], record.model, bundled["metrics"])
+        kept = outputs / record.id / moved.MEMORY_JSON
+        subject = replace(recorded_subject(label, stands_in), memory=kept)
+        return digest.detail(path, subject) if path.exists() else None
     subject = subject_of(record, outputs / record.id, label)
     trace = record.capture["trace"]
     there = record.device == "cuda" and trace and (outputs / record.id / trace).exists()
@@ -100,15 +103,17 @@ def trace_of(record: Record, outputs: Path, label: str) -> Traced | None:
 
 def subject_of(record: Record, folder: Path, label: str) -> digest.Subject:
     """A run as the subject of its own trace."""
-    kernels = record.capture.get("kernels")  # which older runs don't have
-    measured = folder / kernels if kernels and (folder / kernels).exists() else None
-    return digest.Subject(label, record.metrics.get("ms_per_token"), kernels=measured)
+    names = [record.capture.get(kind) for kind in ("metrics", "kernels")]  # which older runs don't have
+    sampled, kernels = (folder / name if name and (folder / name).exists() else None for name in names)
+    memory = folder / moved.MEMORY_JSON
+    return digest.Subject(label, record.metrics.get("ms_per_token"), "", sampled, kernels, memory)
 
 
 def recorded_subject(label: str, bundled: recorded.RecordedTrace) -> digest.Subject:
     """A recorded trace as a subject: the latency is that of the whole run that it is the start of."""
     note = f"{bundled.note}, the first decode steps"
-    return digest.Subject(label, bundled.metrics.get("ms_per_token"), note)
+    per_token = bundled.metrics.get("ms_per_token")
+    return digest.Subject(label, per_token, note, bundled.sampled, bundled.kernels)
 
 
 def run_row(record: Record, label: str, href: str = "", reference: bool = False) -> Run:
@@ -145,6 +150,8 @@ def environment(record: Record, folder: Path) -> list[tuple[str, str]]:
         "Profiler": record.capture["backend"],
         "Profiler's cost": OVERHEAD in record.metrics
         and f"a token takes {shown(OVERHEAD, record.metrics[OVERHEAD])} longer while traced",
+        "GPU metrics": METRICS_OVERHEAD in record.metrics
+        and f"recorded apart, with tokens that take {report.longer(record.metrics[METRICS_OVERHEAD])}",
     }
     return [(term, str(value)) for term, value in about.items() if value]
 
@@ -164,6 +171,11 @@ def _notes(record: Record, folder: Path) -> list[str]:
         )
     else:
         notes.append("Nothing was traced (capture=none), so nothing is known about gaps and kernels.")
+    if record.capture.get("metrics"):
+        notes.append(
+            "Memory traffic comes from a third process, whose GPU counters were sampled. That makes the GPU "
+            "faster and its gaps shorter, so no gaps are read from it."
+        )
     return notes
 
 

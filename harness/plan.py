@@ -22,6 +22,7 @@ DEVICES = ("auto", "cuda", "cpu")
 CAPTURES = ("auto", "nsys", "ncu", "kineto", "none")
 MEASURE_JSON = "measure.json"
 TRACED_JSON = "traced.json"
+SAMPLED_JSON = "sampled.json"
 REPLAYED_JSON = "replayed.json"
 
 # What a run's results don't depend on, and what its inputs stand for.
@@ -65,6 +66,11 @@ class Plan:
         """The traced child's exact command line; empty if nothing is traced."""
         child = [sys.executable, "-m", "harness.child", "trace", str(run)]
         return self.capture.command(child, run, self.device)
+
+    def sample_command(self, run: Path) -> list[str]:
+        """The command line of the child that is recorded with GPU metrics; empty if none is."""
+        child = [sys.executable, "-m", "harness.child", "sample", str(run)]
+        return self.capture.sample_command(child, run, self.device)
 
     def replay_command(self, run: Path) -> list[str]:
         """The command line of the child whose kernels are measured one by one; empty if none are."""
@@ -128,6 +134,7 @@ RULES = {
     "measure.iterations": settings.whole(1),
     "trace.warmup": settings.whole(0),
     "trace.iterations": settings.whole(1),
+    "trace.metric_iterations": settings.whole(1),
     "trace.gpu_metrics": settings.Rule(
         gpu_metrics.VALID, lambda value: gpu_metrics.setting(value) is not None
     ),

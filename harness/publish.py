@@ -1,14 +1,15 @@
 """`python -m harness.publish OUTPUTS --into FOLDER`: keep the newest finished runs to be committed.
 
 FOLDER gets the same <scope>/<utc>/ as OUTPUTS, without what is large or names the recording machine's paths:
-the record, the configuration, the raw latencies, the reports, the PNG plots, and the start of the trace; and
-FOLDER/report.html shows all of them side by side.
+the record, the configuration, the raw latencies, the reports, the PNG plots, the start of the trace and of
+the recording with GPU metrics, and what ncu measured; and FOLDER/report.html shows all of them side by side.
 """
 
 from __future__ import annotations
 
 import argparse
 import html
+import lzma
 import shutil
 import sqlite3
 import sys
@@ -26,8 +27,11 @@ from harness.store import NAME, Store
 
 TEXTS = ("run.json", "config.yaml", MEASURE_JSON, "report.txt")
 PAGE = "report.html"
-PACKED_TRACE = "trace.sqlite.xz"
+PACKED_TRACE, PACKED_METRICS, PACKED_KERNELS = "trace.sqlite.xz", "metrics.sqlite.xz", "ncu.csv.xz"
 UNTIL = "decode.step:8"  # prefill and a few steps say all that a figure shows
+# The more samples, the more kernels are told apart by them; at 100 kHz a step of 10 ms takes 60 kB.
+METRICS_UNTIL, METRICS_UNTIL_IF_SMALL = "decode.step:4", "decode.step:40"
+METRICS_BYTES = 300_000
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -81,6 +85,26 @@ def _copy(outputs: Path, run: str, folder: Path) -> None:
         (folder / name).write_text(_without_paths(text, record, outputs), encoding="utf-8")
     if trace := record.capture["trace"]:
         trim(source / trace, folder / PACKED_TRACE, until=UNTIL)
+    if metrics := record.capture.get("metrics"):  # which older runs don't have, like the next
+        _trim_metrics(source / metrics, folder / PACKED_METRICS)
+    if kernels := record.capture.get("kernels"):
+        # Around the table ncu says which processes it saw.
+        lines = (source / kernels).read_text(errors="replace").splitlines(keepends=True)
+        table = "".join(line for line in lines if line.startswith('"'))
+        (folder / PACKED_KERNELS).write_bytes(lzma.compress(_without_paths(table, record, outputs).encode()))
+
+
+def _trim_metrics(export: Path, out: Path) -> None:
+    """The start of a recording with GPU metrics; a longer one where steps are short enough for that."""
+    from analysis.trim import trim
+
+    trim(export, out, until=METRICS_UNTIL)
+    if out.stat().st_size < METRICS_BYTES / 2:
+        longer = out.with_name(f"longer-{out.name}")
+        trim(export, longer, until=METRICS_UNTIL_IF_SMALL)
+        if longer.stat().st_size <= METRICS_BYTES:
+            longer.replace(out)
+        longer.unlink(missing_ok=True)
 
 
 def _write_page(records: Sequence[Record], outputs: Path, into: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from harness.environment import PROJECT
-from harness.publish import PACKED_TRACE
+from harness.publish import PACKED_KERNELS, PACKED_METRICS, PACKED_TRACE
 from harness.record import code_label, day
 
 FOLDER = PROJECT / "results"
@@ -24,13 +24,16 @@ class RecordedTrace:
     """A bundled trace: the start of what a published run recorded.
 
     note: what every figure and table made from it has to say; model: whose trace it is; metrics: those of the
-    whole run, by flat name.
+    whole run, by flat name; sampled, kernels: the start of its recording with GPU metrics and what ncu
+    measured, None if it has none.
     """
 
     trace: Path
     note: str
     model: str
     metrics: dict[str, float]
+    sampled: Path | None = None
+    kernels: Path | None = None
 
 
 def find(cfg: DictConfig) -> RecordedTrace | None:
@@ -56,7 +59,14 @@ def _of(trace: Path) -> RecordedTrace:
     run = json.loads((trace.parent / "run.json").read_text())
     git = run["environment"]["git"]
     parts = run["environment"]["machine"], day(run["started_utc"]), code_label(git["commit"], git["dirty"])
-    return RecordedTrace(trace, f"recorded on {', '.join(parts)}", run["model"], run["metrics"])
+    return described(trace, f"recorded on {', '.join(parts)}", run["model"], run["metrics"])
+
+
+def described(trace: Path, note: str, model: str, metrics: dict[str, float]) -> RecordedTrace:
+    """A published trace with what lies beside it."""
+    beside = [trace.with_name(name) for name in (PACKED_METRICS, PACKED_KERNELS)]
+    sampled, kernels = (path if path.exists() else None for path in beside)
+    return RecordedTrace(trace, note, model, metrics, sampled, kernels)
 
 
 def _mechanisms(cfg: Any) -> dict[str, Any]:

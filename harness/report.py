@@ -11,7 +11,7 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from harness.metrics import FLOOR_MS, FLOOR_RATIO
+from harness.metrics import FLOOR_MS, FLOOR_RATIO, METRICS_OVERHEAD
 from harness.verdict import shown
 
 WIDTH = 120  # of report.txt, and of output that goes to no terminal
@@ -86,6 +86,24 @@ def floor_sentence(metrics: Mapping[str, float]) -> str:
         f"Floor: a token takes {metrics[FLOOR_RATIO]:.1f}× its byte floor, "
         f"{shown('ms_per_token', metrics['ms_per_token'])} against {shown(FLOOR_MS, metrics[FLOOR_MS])} for "
         "what a step has to read and write, at the GPU's peak bandwidth."
+    )
+
+
+def longer(share: float) -> str:
+    """A change of duration as what something takes: "4.2% longer", or "4.2% less time"."""
+    return f"{abs(share):.1%} {'longer' if share >= 0 else 'less time'}"
+
+
+def memory_sentence(metrics: Mapping[str, float]) -> str:
+    """What the recording with GPU metrics says about decode steps; empty without one."""
+    if "decode.dram_gbps" not in metrics:
+        return ""
+    where = ""
+    if METRICS_OVERHEAD in metrics:
+        where = f" (a recording of its own, in which a token took {longer(metrics[METRICS_OVERHEAD])})"
+    return (
+        f"Memory{where}: a decode step moves {metrics['decode.bytes_per_step'] / 1e6:,.0f} MB; DRAM is at "
+        f"{metrics['decode.dram_gbps']:,.0f} GB/s, {metrics['decode.dram_share']:.1%} of its peak."
     )
 
 

@@ -91,7 +91,8 @@ class Store:
     def put(self, record: Record) -> None:
         """Write or replace all rows of one run, in one transaction."""
         folder = self.outputs / record.id
-        roles = {"measure": _read(folder / "measure.json"), "trace": _read(folder / "traced.json")}
+        files = {"measure": "measure.json", "trace": "traced.json", "sample": "sampled.json"}
+        roles = {role: _read(folder / name) for role, name in files.items()}
         recorded = (record.capture.get("recorded") or {}).get("metrics", {})
         values = [(name, value, source_of(name)) for name, value in record.metrics.items()]
         values += [(name, value, "recorded") for name, value in recorded.items()]

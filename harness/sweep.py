@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,7 +70,7 @@ def _ladder(finished: Sequence[Record], folder: Path) -> list[Path]:
     import pandas as pd
 
     from analysis import plots
-    from harness.run import stamp_of
+    from harness.digest import stamp_of
 
     columns = {
         "ms_per_token": "ms_per_token",
@@ -82,11 +82,24 @@ def _ladder(finished: Sequence[Record], folder: Path) -> list[Path]:
     }
     names = labels(finished)
     rows = [
-        {"scope": label} | {column: record.metrics.get(name, math.nan) for column, name in columns.items()}
+        {"scope": label, **_causes(record.metrics)}
+        | {column: record.metrics.get(name, math.nan) for column, name in columns.items()}
         for label, record in zip(names, finished, strict=True)
     ]
     figure = plots.ladder(pd.DataFrame(rows), stamp_of(finished[-1], profiled=False))
     return [Path(path) for path in plots.save(figure, folder, "ladder")]
+
+
+def _causes(metrics: Mapping[str, float]) -> dict[str, float]:
+    """The idle share of the decode phase by cause, as the ladder names it.
+
+    A run's metrics leave out the causes that it doesn't have; without any of them nothing is known (NaN).
+    """
+    from analysis.causes import CAUSES
+
+    found = {cause: metrics.get(f"decode.idle_share_{cause}") for cause in CAUSES}
+    absent = math.nan if all(share is None for share in found.values()) else 0.0
+    return {f"{cause}_share": absent if share is None else share for cause, share in found.items()}
 
 
 def _page(finished: Sequence[Record], folder: Path, outputs: Path) -> Path:

@@ -29,6 +29,10 @@ check ./nsys-run.sh -- "$python" -c 'import time; time.sleep(1)'
 check "$python" -m harness +scope=cuda_graphs "${common[@]}" capture=kineto max_new_tokens=12 \
   "outputs=$outputs/kineto"
 
+# Every kernel of one decode step by Nsight Compute; what it can't measure is a note in the report.
+check timeout 280 "$python" -m harness +scope=cuda_graphs "${common[@]}" capture=ncu max_new_tokens=12 \
+  measure.iterations=3 "outputs=$outputs/ncu"
+
 # Words in fp16: the bundled checkpoint on clips that it never heard.
 check "$python" -m experiments.evaluate --device cuda
 check "$python" -m harness -m +scope=baseline,cuda_graphs audio=heldout capture=none measure.warmup=1 \
@@ -39,6 +43,9 @@ others=${#failed[@]}
 check "$python" -m harness -m +scope=baseline,flash,cuda_graphs "${common[@]}" capture=nsys "outputs=$outputs"
 check "$python" -m harness +scope=cuda_graphs graphs.how=compile name=cuda_graphs_compile "${common[@]}" \
   capture=nsys "outputs=$outputs"
+for figure in roofline dram; do
+  check ls "$outputs"/{baseline,flash,cuda_graphs,cuda_graphs_compile}/*/plots/"$figure".png
+done
 if ((${#failed[@]} == others)); then
   check "$python" -m harness.publish "$outputs" --into "$into"
   check cp "$outputs"/sweeps/*/ladder.png "$into/"

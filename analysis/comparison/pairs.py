@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
+from itertools import zip_longest
 from typing import Any
 
+from analysis import diagnose
 from analysis.comparison import numbers, sides, subjects
 from analysis.comparison.numbers import Change
 from analysis.comparison.sides import Side, TraceChanges
 from analysis.comparison.subjects import Subject
 from analysis.errors import TraceError
+from analysis.trace import Trace
 
 _HEADLINES = ("ms_per_token", "total_ms")
 _CAUSES_SAID = 3
@@ -48,28 +53,46 @@ def compare(group: Sequence[Subject], *, force: bool) -> Iterator[Comparison]:
     """Each of the group against its first. Raises NotComparable before anything is analysed."""
     a, *others = group
     checked = [subjects.check(a, b, force=force) for b in others]
-    with ExitStack() as stack:
-        first = _open(a, stack)
-        for b, warnings in zip(others, checked, strict=True):
-            with ExitStack() as mine:
-                second = _open(b, mine)
-                traces = sides.compare(first, second) if first and second else None
-                bare = [one.name for one, side in ((a, first), (b, second)) if side is None]
-                untraced = [f"{name} has no GPU trace: causes, phases, kernels not compared" for name in bare]
-                yield _comparison(a, b, traces, [*warnings, *untraced])
+    with closing(_sides(group)) as found:
+        first = next(found)
+        for b, second, warnings in zip(others, found, checked, strict=True):
+            traces = sides.compare(first, second) if first and second else None
+            bare = [one.name for one, side in ((a, first), (b, second)) if side is None]
+            untraced = [f"{name} has no GPU trace: causes, phases, kernels not compared" for name in bare]
+            yield _comparison(a, b, traces, [*warnings, *untraced])
 
 
-def _open(subject: Subject, stack: ExitStack) -> Side | None:
-    """Its trace, analysed; None for a run without a trace, or on a CPU, whose trace has no GPU work."""
-    from analysis import Trace, account, diagnose
+def _sides(group: Sequence[Subject]) -> Generator[Side | None, None, None]:
+    """What there is of each subject's trace. One is analysed at a time and then forgotten; meanwhile the
+    tables of the next are read, which is machine code and leaves the interpreter free."""
+    with ThreadPoolExecutor(1) as reader:
+        coming = reader.submit(_read, group[0])
+        for subject, following in zip_longest(group, group[1:]):
+            trace = coming.result()
+            if following is not None:
+                coming = reader.submit(_read, following)
+            yield _side(subject, trace)
 
+
+def _read(subject: Subject) -> Trace | None:
+    """Its trace with the large tables read, None if it has none."""
     if subject.trace is None:
         return None
-    trace = stack.enter_context(Trace.open(subject.trace))
-    if subject.record and trace.work.empty:
+    trace = Trace.open(subject.trace)
+    with ThreadPoolExecutor(2) as readers:
+        list(readers.map(partial(getattr, trace), ("work", "api")))
+    return trace
+
+
+def _side(subject: Subject, trace: Trace | None) -> Side | None:
+    """None for a run without a trace, or on a CPU, whose trace has no GPU work."""
+    if trace is None:
         return None
-    diagnose.require_gpu_work(trace)
-    return Side.of(subject.name, trace, account(trace))
+    with trace:
+        if subject.record and trace.work.empty:
+            return None
+        diagnose.require_gpu_work(trace)
+        return Side.of(subject.name, trace)
 
 
 def _comparison(a: Subject, b: Subject, traces: TraceChanges | None, warnings: list[str]) -> Comparison:

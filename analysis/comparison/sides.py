@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.accounting import Account
+from analysis.accounting import account
 from analysis.causes import CAUSES
 from analysis.comparison.numbers import Change, of_samples
 from analysis.phases import HARNESS_DOMAIN, ITERATION
@@ -24,16 +24,34 @@ _KERNEL_NOISE_US = 0.05  # of a repetition: smaller changes are not worth a row
 
 @dataclass(frozen=True)
 class Side:
-    """An open trace with its account."""
+    """What a comparison needs of a trace, which may be closed by then. phases: see `Account.phases`."""
 
     name: str
-    trace: Trace
-    acc: Account
+    phases: pd.DataFrame
     repeats: Repeats
+    gpus: str
+    nsys: str
+    whole_graphs: bool
+    warnings: list[str]
 
     @classmethod
-    def of(cls, name: str, trace: Trace, acc: Account) -> Side:
-        return cls(name, trace, acc, Repeats(trace, acc))
+    def of(cls, name: str, trace: Trace) -> Side:
+        """Analyse a trace that has GPU work."""
+        acc = account(trace)
+        return cls(
+            name,
+            acc.phases,
+            Repeats(trace, acc),
+            gpus=", ".join(sorted({gpu.name for gpu in trace.info.gpus})),
+            nsys=trace.info.product_version,
+            whole_graphs=bool((acc.kernels["kind"] == "graph").any()),
+            warnings=acc.warnings,
+        )
+
+    def count(self, unit: Unit) -> int:
+        """How many ranges of this name there are."""
+        same = (self.phases["domain"] == unit[0]) & (self.phases["name"] == unit[1])
+        return int(self.phases.loc[same, "count"].sum())
 
 
 @dataclass(frozen=True)
@@ -81,12 +99,12 @@ class TraceChanges:
 
 def compare(a: Side, b: Side) -> TraceChanges:
     """Compare two traces by the best unit that both have; of different length, they still compare."""
-    unit = shared_unit([a.acc, b.acc])
+    unit = shared_unit([a.phases, b.phases])
     mine, theirs = a.repeats.of(unit), b.repeats.of(unit)
     every = f"{label(unit)}s"
 
     def per_unit(metric: str, of: Sequence[str], scale: float = 1e3) -> Change:
-        x, y = (_mean(table[list(of)].sum(axis=1) / scale) for table in (mine, theirs))
+        x, y = (_mean(table[list(of)].sum(axis=1), scale) for table in (mine, theirs))
         return of_samples(metric, x, y, every)
 
     kernels, in_all = _kernels(a, b, unit, (len(mine), len(theirs)))
@@ -110,20 +128,20 @@ def _idle_share(table: pd.DataFrame) -> Sample:
     return ratio_of(table["idle_ns"], table["idle_ns"] + table["busy_ns"])
 
 
-def _mean(values: pd.Series | np.ndarray) -> Sample:
-    values = np.asarray(values, dtype=np.float64)
-    return ratio_of(values, np.ones(len(values)))
+def _mean(values: pd.Series | np.ndarray, scale: float = 1e3) -> Sample:
+    """The mean per repetition, divided by `scale`: by default µs, of ns."""
+    return ratio_of(values, np.full(len(values), scale))
 
 
 def _phases(a: Side, b: Side) -> list[Change]:
     """The phases with GPU work in both, each per occurrence."""
-    theirs = {_key(row): row for row in b.acc.phases.to_dict("records")}
+    theirs = {_key(row): row for row in b.phases.to_dict("records")}
     found = []
-    for row in a.acc.phases.to_dict("records"):
+    for row in a.phases.to_dict("records"):
         other = theirs.get(_key(row))
         if other is None or not (row["work"] and other["work"]) or _cut_short(a, b, _key(row)):
             continue
-        x, y = (_mean((t["busy_ns"] + t["idle_ns"]) / 1e3) for t in (s.repeats.of(_key(row)) for s in (a, b)))
+        x, y = (_mean(t["busy_ns"] + t["idle_ns"]) for t in (s.repeats.of(_key(row)) for s in (a, b)))
         if len(x) and len(y):
             found.append(of_samples(":".join(part for part in _key(row) if part), x, y, row["name"]))
         if len(found) == _PHASES:
@@ -139,50 +157,37 @@ def _cut_short(a: Side, b: Side, unit: Unit) -> bool:
     """Whether this phase holds decode steps, and not as many in both traces: then it doesn't compare."""
     if unit[0] != HARNESS_DOMAIN or unit[1] not in (ITERATION, DECODE):
         return False
-    steps = []
-    for side in (a, b):
-        inner, outer = side.acc.phase(STEPS[1]), side.acc.phase(unit[1])
-        steps.append(None if inner is None or outer is None else inner["count"] / outer["count"])
+    steps = [side.count(STEPS) / side.count(unit) for side in (a, b)]
     return steps[0] != steps[1]
 
 
 def _kernels(a: Side, b: Side, unit: Unit, counts: tuple[int, int]) -> tuple[list[KernelChange], int]:
     """The kernels whose time per repetition changed most, and how many changed in all."""
-    pieces = [side.repeats.pieces(unit) for side in (a, b)]
-    sums = [
-        one.groupby(PIECE)[["count", "total_ns"]].sum() / n for one, n in zip(pieces, counts, strict=True)
-    ]
+    pieces = [side.repeats.pieces(unit).set_index(PIECE) for side in (a, b)]
+    sums = [one / n for one, n in zip(pieces, counts, strict=True)]
     both = sums[0].join(sums[1], how="outer", lsuffix="_a", rsuffix="_b").fillna(0.0)
     delta_us = ((both["total_ns_b"] - both["total_ns_a"]) / 1e3).abs()
     changed = delta_us[delta_us > _KERNEL_NOISE_US].sort_values(ascending=False, kind="stable")
+    shown = changed.index[:_KERNELS]
+    mine, theirs = (
+        side.repeats.times_ns(unit, one.index.get_indexer(shown))
+        for side, one in zip((a, b), pieces, strict=True)
+    )
     found = []
-    for name, shape, kind in changed.index[:_KERNELS]:
-        key = (name, shape, kind)
-        x, y = (_of_kernel(one, key, n) for one, n in zip(pieces, counts, strict=True))
-        calls = both.loc[key, ["count_a", "count_b"]].to_numpy(dtype=np.float64)
-        time = of_samples("kernel_us", x, y, f"{label(unit)}s")
+    for (name, shape, kind), x, y in zip(shown, mine, theirs, strict=True):
+        calls = both.loc[(name, shape, kind), ["count_a", "count_b"]].to_numpy(dtype=np.float64)
+        time = of_samples("kernel_us", _mean(x), _mean(y), f"{label(unit)}s")
         found.append(KernelChange(name, shape, kind, (float(calls[0]), float(calls[1])), time))
     return found, len(changed)
 
 
-def _of_kernel(pieces: pd.DataFrame, key: tuple[str, str, str], count: int) -> Sample:
-    """Its time in each repetition, µs: 0 where it did not run."""
-    same = np.logical_and.reduce([pieces[column] == value for column, value in zip(PIECE, key, strict=True)])
-    mine = pieces[same]
-    spent = np.bincount(mine["repetition"], mine["total_ns"] / 1e3, minlength=count)
-    return _mean(spent)
-
-
 def _warnings(a: Side, b: Side, unit: Unit) -> list[str]:
-    found = [f"{side.name}: {warning}" for side in (a, b) for warning in side.acc.warnings]
-    gpus = [", ".join(sorted({gpu.name for gpu in side.trace.info.gpus})) for side in (a, b)]
-    if gpus[0] != gpus[1]:
-        found.append(f"differs: GPU of the trace: {gpus[0] or 'unknown'} and {gpus[1] or 'unknown'}")
-    versions = [side.trace.info.product_version for side in (a, b)]
-    if versions[0] != versions[1]:
-        found.append(f"differs: nsys: {versions[0] or 'unknown'} and {versions[1] or 'unknown'}")
-    whole = [(side.acc.kernels["kind"] == "graph").any() for side in (a, b)]
-    if whole[0] != whole[1]:
+    found = [f"{side.name}: {warning}" for side in (a, b) for warning in side.warnings]
+    if a.gpus != b.gpus:
+        found.append(f"differs: GPU of the trace: {a.gpus or 'unknown'} and {b.gpus or 'unknown'}")
+    if a.nsys != b.nsys:
+        found.append(f"differs: nsys: {a.nsys or 'unknown'} and {b.nsys or 'unknown'}")
+    if a.whole_graphs != b.whole_graphs:
         found.append(
             "one trace has its CUDA graphs as a whole: kernels, and gaps between them, don't compare"
         )

@@ -69,10 +69,9 @@ def device_ranges(trace: Trace, acc: Account) -> pd.DataFrame:
         return pd.DataFrame(columns=["domain", "name", "device", "start_ns", "end_ns"])
     parts = stretches(ranges, np.arange(len(ranges)))
     launch = match_launches(work, api)
-    call = parts.at(api["thread"], api["start_ns"].to_numpy())
     rows = np.flatnonzero(launch >= 0)
     spans = pd.DataFrame({name: work[name].to_numpy()[rows] for name in ("device", "start_ns", "end_ns")})
-    by = [call[launch[rows]], spans["device"]]
+    by = [parts.of_calls(api, launch[rows]), spans["device"]]
     spans = spans.groupby(by).agg(start_ns=("start_ns", "min"), end_ns=("end_ns", "max"))
     spans = spans.rename_axis(["stretch", "device"]).reset_index()
     # A stretch without a range of its own has no pair, and so drops out.

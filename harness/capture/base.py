@@ -12,7 +12,11 @@ from harness.phases import Annotator
 
 
 class Capture(Protocol):
-    """Records one traced child into `<run>/trace.sqlite`, in the schema of an nsys export."""
+    """Records one traced child into `<run>/trace.sqlite`, in the schema of an nsys export.
+
+    A backend may have further children: one whose memory traffic is sampled, since sampling changes the gaps,
+    and one whose kernels are measured one by one.
+    """
 
     name: str
 
@@ -25,6 +29,9 @@ class Capture(Protocol):
     def command(self, child: Sequence[str], run: Path, device: str) -> list[str]:
         """The exact command line of the traced child; empty if nothing is traced."""
 
+    def sample_command(self, child: Sequence[str], run: Path, device: str) -> list[str]:
+        """The command line of a further child that is recorded with GPU metrics; empty if none is."""
+
     def replay_command(self, child: Sequence[str], run: Path) -> list[str]:
         """The command line of a further child whose kernels are measured one by one; empty if none are."""
 
@@ -33,6 +40,9 @@ class Capture(Protocol):
 
     def finish(self, run: Path) -> Path:
         """After the child has ended: `<run>/trace.sqlite`. UserError if there is no usable recording."""
+
+    def finish_sample(self, run: Path) -> Path:
+        """After the child with GPU metrics has ended: `<run>/metrics.sqlite`. UserError if it is unusable."""
 
     def finish_replay(self, run: Path) -> Path:
         """After the further child has ended: what was measured. UserError if nothing was."""
@@ -44,8 +54,14 @@ class Capture(Protocol):
         """In the child: what makes phases visible to this backend."""
 
 
-class WithoutReplay:
-    """The part of a backend that measures no kernels one by one."""
+class TimelineOnly:
+    """The part of a backend that has no further children."""
+
+    def sample_command(self, child: Sequence[str], run: Path, device: str) -> list[str]:
+        return []
+
+    def finish_sample(self, run: Path) -> Path:
+        raise ValueError(f"{type(self).__name__} samples no GPU metrics")
 
     def replay_command(self, child: Sequence[str], run: Path) -> list[str]:
         return []

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from importlib import metadata, util
 from pathlib import Path
 
-from harness.capture.base import WithoutReplay
+from harness.capture.base import TimelineOnly
 from harness.capture.chrome import convert, read_chrome_trace, write_sqlite
 from harness.errors import ExitCode, UserError
 from harness.gpu_metrics import AUTO, OFF
@@ -16,7 +16,7 @@ from harness.phases import Annotator, RecordFunctionAnnotator
 _CHROME_TRACE = "trace.json"
 
 
-class KinetoCapture(WithoutReplay):
+class KinetoCapture(TimelineOnly):
     name = "kineto"
 
     def __init__(self, gpu_metrics: str | int = OFF) -> None:

@@ -42,6 +42,9 @@ class NcuCapture:
     def command(self, child: Sequence[str], run: Path, device: str) -> list[str]:
         return self._timeline.command([*child, "--capture", self._timeline.name], run, device)
 
+    def sample_command(self, child: Sequence[str], run: Path, device: str) -> list[str]:
+        return self._timeline.sample_command([*child, "--capture", self._timeline.name], run, device)
+
     def replay_command(self, child: Sequence[str], run: Path) -> list[str]:
         return ncu.replay_command(ncu.require(), child, run / NCU_CSV)
 
@@ -55,6 +58,9 @@ class NcuCapture:
 
     def finish(self, run: Path) -> Path:
         return self._timeline.finish(run)
+
+    def finish_sample(self, run: Path) -> Path:
+        return self._timeline.finish_sample(run)
 
     def finish_replay(self, run: Path) -> Path:
         ncu.check(run / NCU_CSV)

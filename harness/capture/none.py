@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
-from harness.capture.base import WithoutReplay
+from harness.capture.base import TimelineOnly
 from harness.phases import Annotator, NvtxAnnotator
 
 
-class NoCapture(WithoutReplay):
+class NoCapture(TimelineOnly):
     name = "none"
 
     def check(self, device: str) -> None:

@@ -11,15 +11,17 @@ from pathlib import Path
 
 from analysis.schema import NVTX_RANGES
 from harness import gpu_metrics, nsys
-from harness.capture.base import WithoutReplay
+from harness.capture.base import TimelineOnly
 from harness.errors import ExitCode, UserError
 from harness.phases import Annotator, NvtxAnnotator
 
+_TRACE, _METRICS = "trace", "metrics"  # stems of the files in a run
 _RANGES = f"eventType IN {NVTX_RANGES}"  # the others are domains and categories
 
 
-class NsysCapture(WithoutReplay):
-    """sampling: `auto`, `off` or Hz, of the GPU's hardware counters beside the trace."""
+class NsysCapture(TimelineOnly):
+    """sampling: `auto`, `off` or Hz, of the GPU's hardware counters, in a recording of its own: they make the
+    GPU faster than it is without, so the gaps of such a recording say nothing."""
 
     name = "nsys"
 
@@ -43,10 +45,13 @@ class NsysCapture(WithoutReplay):
         return [f"no GPU metrics, so nothing is known about memory bandwidth: {self._support.why}"]
 
     def command(self, child: Sequence[str], run: Path, device: str) -> list[str]:
-        extra = self.metrics_options(device)
         # Without a GPU there is no cudaProfilerStart: all of the child is recorded.
         window = device == "cuda"
-        return nsys.profile_command(nsys.require(), child, run / "trace", window=window, extra=extra)
+        return nsys.profile_command(nsys.require(), child, run / _TRACE, window=window)
+
+    def sample_command(self, child: Sequence[str], run: Path, device: str) -> list[str]:
+        extra = self.metrics_options(device)
+        return nsys.profile_command(nsys.require(), child, run / _METRICS, True, extra) if extra else []
 
     def metrics_options(self, device: str) -> list[str]:
         """Options of `nsys profile` that sample the GPU's counters; none if they are not to be or can't."""
@@ -63,8 +68,14 @@ class NsysCapture(WithoutReplay):
         return gpu_metrics.probe(nsys.require())
 
     def finish(self, run: Path) -> Path:
+        return self._finish(run / _TRACE)
+
+    def finish_sample(self, run: Path) -> Path:
+        return self._finish(run / _METRICS)
+
+    def _finish(self, stem: Path) -> Path:
         found = nsys.require()
-        trace = nsys.finish(found, run / "trace")
+        trace = nsys.finish(found, stem)
         check_ranges(trace, nsys.version(found))
         return trace
 

@@ -211,13 +211,16 @@ def test_the_steps_add_up_to_the_decode_phase_and_the_window_to_the_device(scope
     with Trace.open(path) as trace:
         acc = account(trace)
         repeats = Repeats(trace, acc)
-        steps, whole, pieces = repeats.of(STEPS), repeats.of(WINDOW), repeats.pieces(STEPS)
+    steps, whole, pieces = repeats.of(STEPS), repeats.of(WINDOW), repeats.pieces(STEPS)
+    times = repeats.times_ns(STEPS, pieces.index.to_numpy())
     decode = acc.phase("decode")
-    assert units(acc)[0] == STEPS and units(acc)[-1] == WINDOW and decode is not None
+    known = units(acc.phases)
+    assert known[0] == STEPS and known[-1] == WINDOW and decode is not None
     columns = ["busy_ns", "idle_ns", *CAUSE_COLUMNS, "kernels", "work"]
     assert len(steps) > 1 and steps[columns].sum().tolist() == decode[columns].tolist()
     assert whole[columns].sum().tolist() == acc.devices[columns].sum().tolist()
-    assert pieces.groupby("repetition")["count"].sum().tolist() == steps["work"].tolist()
+    assert pieces["count"].sum() == steps["work"].sum() and times.shape == (len(pieces), len(steps))
+    assert times.sum(axis=1).tolist() == pieces["total_ns"].tolist()
 
 
 def test_headline_numbers_of_a_trace_have_intervals_over_its_steps(tmp_path: Path) -> None:

@@ -95,10 +95,11 @@ def test_the_exact_command_line(
     capture = capture_for("nsys", "cuda", wanted)
     capture.check("cuda")
     sampling = [f"{option}=1", f"--gpu-metrics-frequency={hz}"]
-    expected = [str(found), *RECORD[:5], *sampling, *RECORD[5:], *WINDOW, *CHILD]
-    assert capture.command(CHILD, Path("/runs/a"), "cuda") == expected
+    sampled = [*RECORD[:5], *sampling, *RECORD[5:-1], "/runs/a/metrics"]
+    assert capture.sample_command(CHILD, Path("/runs/a"), "cuda") == [str(found), *sampled, *WINDOW, *CHILD]
+    assert capture.command(CHILD, Path("/runs/a"), "cuda") == [str(found), *RECORD, *WINDOW, *CHILD]
     assert capture.notes("cuda") == []
-    assert capture.command(CHILD, Path("/runs/a"), "cpu") == [str(found), *RECORD, *CHILD]
+    assert capture.sample_command(CHILD, Path("/runs/a"), "cpu") == []
 
 
 def test_auto_goes_without_and_says_so(fake_nsys: FakeNsys, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,6 +108,7 @@ def test_auto_goes_without_and_says_so(fake_nsys: FakeNsys, monkeypatch: pytest.
     capture = capture_for("nsys", "cuda", "auto")
     capture.check("cuda")
     assert capture.command(CHILD, Path("/runs/a"), "cuda") == [str(found), *RECORD, *WINDOW, *CHILD]
+    assert capture.sample_command(CHILD, Path("/runs/a"), "cuda") == []
     (note,) = capture.notes("cuda")
     assert "nothing is known about memory bandwidth" in note and "ERR_NVGPUCTRPERM" in note
 
