@@ -7,6 +7,8 @@ VENV := .venv
 PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Large traces are analysed by machine code, which is compiled here and not when a user waits for the first of them.
+COMPILE_AHEAD = $(PY) -m benchmarks.big_trace $(VENV)/large.sqlite --kernels 21000 >/dev/null && $(PY) -m analysis $(VENV)/large.sqlite --no-plots >/dev/null
 
 .PHONY: run test lint doctor train evaluate readme lock gpu-check calibrate help
 
@@ -60,4 +62,5 @@ $(READY): requirements.lock
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v <= (3, 13) else f"error: Python {v[0]}.{v[1]} found, 3.11 to 3.13 supported\n  try: make PYTHON=python3.11 ...")'
 	@$(PYTHON) -m venv --clear $(VENV)
 	@$(PY) -m pip install --quiet -r requirements.lock
+	@$(COMPILE_AHEAD)
 	@touch $@

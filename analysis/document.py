@@ -8,7 +8,8 @@
     phases[]         domain, name, count, wall_ns, busy_ns, idle_ns, idle_share, kernels, work, by_cause_ns;
                      a phase that encloses others includes them
     kernels_top[]    name, shape, kind, count, total_ns, median_ns, phases[], memory: null without samples, or
-                     class, dram_gbps (null where abstained) with low and high, samples, source, stall_ns
+                     class, host_starved, dram_gbps (null where abstained) with low and high, samples,
+                     stall_ns, source ("gpu metrics" or "ncu")
     memory_note      why there are no memory figures; null if there are
     warnings[]       sentences
 
@@ -114,4 +115,5 @@ def _memory(row: Row, memory: Memory | None) -> dict[str, Any] | None:
     (kernel,) = found.head(1).to_dict("records")
     numbers = ("dram_gbps", "dram_low_gbps", "dram_high_gbps", "samples", "stall_ns")
     known = {name: None if pd.isna(kernel[name]) else kernel[name] for name in numbers}
-    return {"class": kernel["memory_class"], "source": kernel["source"], **known}
+    flags = {"host_starved": bool(kernel["host_starved"]), "source": kernel["source"]}
+    return {"class": kernel["memory_class"], **flags, **known}

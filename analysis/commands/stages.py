@@ -41,7 +41,8 @@ class Stages:
     ) -> None:
         self._timer.cancel()
         with self._lock:
-            self._bar.stop()
+            if self._bar.live.is_started:  # where it is not, stopping it would print an empty line
+                self._bar.stop()
 
     def next(self) -> None:
         """The stage at work is done."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import lzma
 import os
@@ -12,7 +13,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from memory_trace import traced
+from rich.console import Console
 from synthetic_export import Export
+
+from analysis.commands import stages
+from analysis.commands.stages import Stages
 
 ROOT = Path(__file__).parents[2]
 Recorded = Callable[[str], Path]
@@ -34,6 +40,51 @@ def test_tables_and_figures_of_a_real_export(recorded: Recorded, tmp_path: Path)
     figures = {"gaps.png", "gaps.svg", "timeline.png", "timeline.svg"}
     assert {file.name for file in files} == figures | {"report.html"}
     assert all(file.stat().st_size > 10_000 for file in files)
+    assert done.stderr == "", "no bar without a terminal"
+
+
+def test_memory_traffic_is_drawn_and_gaps_beside_it_are_doubted(tmp_path: Path) -> None:
+    trace = traced(tmp_path / "t.sqlite")
+    done = analysis(trace, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    figures = {file.stem for file in (tmp_path / "t-analysis").glob("*.png")}
+    assert figures == {"gaps", "timeline", "roofline", "dram"}
+    assert "take gaps from a trace without them" in " ".join(done.stdout.split())
+    assert "take gaps from a trace without them" in (tmp_path / "t-analysis" / "report.html").read_text()
+
+
+def test_json_has_memory_traffic_or_why_not(recorded: Recorded, tmp_path: Path) -> None:
+    found = json.loads(analysis(traced(tmp_path / "t.sqlite"), "--json", cwd=tmp_path).stdout)
+    assert found["memory_note"] is None and "gaps shorter" in found["warnings"][-1]
+    assert any(kernel["memory"]["dram_gbps"] > 0 for kernel in found["kernels_top"])
+    without = json.loads(analysis(recorded("h200_graph"), "--json", cwd=tmp_path).stdout)
+    assert "no GPU metrics" in without["memory_note"]
+    assert not any("GPU metrics" in warning for warning in without["warnings"])
+
+
+def test_the_bar_names_the_stage_and_makes_way_for_what_is_printed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stages, "PATIENCE_S", 0.0)
+    screen = io.StringIO()
+    console = Console(file=screen, force_terminal=True, width=80, force_interactive=True)
+    with Stages(["reading", "figures"], console) as bar:
+        bar._timer.join()
+        bar.next()
+        with bar.hidden():
+            at = len(screen.getvalue())
+            assert not bar._bar.live.is_started
+        assert bar._bar.live.is_started
+    drawn = screen.getvalue()
+    assert "reading" in drawn[:at] and "figures" in drawn[at:]
+
+
+def test_without_a_terminal_there_is_no_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stages, "PATIENCE_S", 0.0)
+    screen = io.StringIO()
+    with Stages(["reading", "figures"], Console(file=screen)) as bar:
+        bar.next()
+        with bar.hidden():
+            pass
+    assert screen.getvalue() == ""
 
 
 def test_tables_only(recorded: Recorded, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from harness.report import word_error_lines
-from harness.results import _tokens, without_empty
+from harness.results import tokens_in_words, without_empty
 from tests.harness.cli import argv, call, records
 
 BOAT = [
@@ -109,4 +109,4 @@ def test_no_rate_is_one_sentence() -> None:
 def test_tokens_that_end_earlier_have_no_margin() -> None:
     difference = {"position": 3, "margin": None}
     match = {"identical": False, "first_difference": difference, "agreement": 0.99, "positions": 300}
-    assert _tokens(match) == "differ from position 3 (logit margin unknown); 99.00% equal"
+    assert tokens_in_words(match) == "differ from position 3 (logit margin unknown); 99.00% equal"
