@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from analysis import pages
-from analysis.compiled import WORTH_COMPILING
+from analysis.compiled import pays
 from analysis.intervals import Ints
 from analysis.pages import MISSING
 from analysis.source import damaged, open_database, table_names
@@ -72,7 +72,7 @@ class Export:
 
     def _integers(self, table: str, columns: Sequence[str]) -> Iterator[Ints]:
         done = 0
-        if self.rows_at_most(table) >= WORTH_COMPILING:
+        if pays(self.rows_at_most(table)):
             try:
                 for chunk in pages.integers(self._file, self._connection, table, columns):
                     yield chunk

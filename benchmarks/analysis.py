@@ -1,8 +1,8 @@
 """`python -m benchmarks.analysis`: time and memory of analysing a large trace, beside other tools.
 
-The exports come from benchmarks/big_trace.py and are kept in outputs/benchmarks/. Each tool runs several times
-as a process of its own; the table goes to results/analysis-benchmark.md. Tools that are not installed are
-named in it. Exit codes: 0 measured, 2 usage, 5 a file can't be written.
+The exports come from benchmarks/big_trace.py and are kept in outputs/benchmarks/. Each tool runs several
+times as a process of its own; the table goes to results/analysis-benchmark.md. Tools that are not installed
+are named in it. Exit codes: 0 measured, 2 usage, 5 a file can't be written.
 """
 
 from __future__ import annotations
@@ -28,7 +28,6 @@ from benchmarks.timing import ONCE_ABOVE_S, QUIET_CORES, Timing, measure
 from harness.environment import PROJECT, cpu, git
 from harness.errors import ExitCode
 from harness.record import code_label
-from harness.results import markdown
 
 FOLDER = PROJECT / "outputs" / "benchmarks"
 PAGE = PROJECT / "results" / "analysis-benchmark.md"
@@ -92,9 +91,8 @@ def measured(sizes: Sequence[int], repeat: int, hta: Path | str | None, *, reade
             measure(tool.command, 1, PATIENCE_S)
     for kernels in sizes:
         for tool in tools.tools(inputs(kernels, with_kineto=needs_kineto), hta, readers=readers):
-            timing = (
-                measure(tool.command, repeat, PATIENCE_S) if tool.command else Timing(why_not=tool.why_not)
-            )
+            lacking = Timing(why_not=f"not run here: {tool.why_not}")
+            timing = measure(tool.command, repeat, PATIENCE_S) if tool.command else lacking
             result = Result(tool, kernels, timing)
             print(_line(result), flush=True)
             yield result
@@ -104,18 +102,20 @@ def _line(result: Result) -> str:
     wall, peak = _cells(result)
     others = max((run.others_cores for run in result.timing.runs), default=0.0)
     loaded = f"  (others kept {others:.1f} cores busy)" if others > QUIET_CORES else ""
-    return f"{result.kernels:>10,}  {wall:>8} s {peak:>7} MiB  {result.tool.name}{loaded}"
+    return f"{result.kernels:>10,} kernels, s: {wall:>7}, MiB: {peak:>6}  {result.tool.name}{loaded}"
 
 
 def _cells(result: Result) -> tuple[str, str]:
     timing = result.timing
     if not timing.runs:
-        return f"not run here: {timing.why_not}", "–"
+        return timing.why_not, "–"
     return f"{timing.wall_s:.2f}", f"{timing.peak_mib:,.0f}"
 
 
 def table(results: Sequence[Result]) -> str:
     """One row per tool, two columns per size."""
+    from harness.results import markdown  # after all measurements: with pandas this process isn't small
+
     sizes = list(dict.fromkeys(result.kernels for result in results))
     names = list(dict.fromkeys(result.tool.name for result in results))
     found = {(result.tool.name, result.kernels): result for result in results}

@@ -15,8 +15,8 @@ from harness.errors import UserError
 
 _ACCOUNT = "import sys; from analysis import Trace, account; account(Trace.open(sys.argv[1]))"
 _QUERIES = (
-    'SELECT start, "end", deviceId, contextId, streamId, correlationId, globalPid, demangledName, gridX, gridY,'
-    " gridZ, blockX, blockY, blockZ FROM CUPTI_ACTIVITY_KIND_KERNEL",
+    'SELECT start, "end", deviceId, contextId, streamId, correlationId, globalPid, demangledName,'
+    " gridX, gridY, gridZ, blockX, blockY, blockZ FROM CUPTI_ACTIVITY_KIND_KERNEL",
     'SELECT start, "end", globalTid, correlationId, nameId FROM CUPTI_ACTIVITY_KIND_RUNTIME',
 )
 _SQLITE = f"""
@@ -64,10 +64,8 @@ class Tool:
 def tools(inputs: Inputs, hta: Path | str | None, *, readers: bool) -> Iterator[Tool]:
     """`hta`: the Python that has it, or why there is none; None leaves it out."""
     python, trace = [sys.executable], str(inputs.trace)
-    everything = [*python, "-m", "analysis", trace, "--no-plots"]
-    yield Tool(
-        "`python -m analysis TRACE --no-plots`", "idle time by cause, phase, kernel; tables", everything
-    )
+    command = [*python, "-m", "analysis", trace, "--no-plots"]
+    yield Tool("`python -m analysis TRACE --no-plots`", "idle time by cause, phase and kernel", command)
     yield Tool("`account(Trace.open(TRACE))`", "the same without tables", [*python, "-c", _ACCOUNT, trace])
     both = [*python, "-m", "analysis", "compare", trace, str(inputs.other)]
     yield Tool("`python -m analysis compare A B`", "two exports of this size, with intervals", both)
@@ -77,12 +75,11 @@ def tools(inputs: Inputs, hta: Path | str | None, *, readers: bool) -> Iterator[
         what = "temporal and idle time breakdown, of a Kineto trace of the same kernels, calls and ranges"
         yield Tool("HolisticTraceAnalysis", what, command, "" if command else str(hta))
     if readers:
-        yield Tool(
-            "`sqlite3`, rows as tuples", "reads kernels and calls, no more", [*python, "-c", _SQLITE, trace]
-        )
-        yield Tool("`pandas.read_sql`", "reads kernels and calls, no more", [*python, "-c", _PANDAS, trace])
+        what = "reads kernels and calls, no more"
+        yield Tool("`sqlite3`, rows as tuples", what, [*python, "-c", _SQLITE, trace])
+        yield Tool("`pandas.read_sql`", what, [*python, "-c", _PANDAS, trace])
         connectorx = [*python, "-c", _CONNECTORX, trace] if find_spec("connectorx") else None
-        yield Tool("`connectorx.read_sql`", "reads kernels and calls, no more", connectorx, "not installed")
+        yield Tool("`connectorx.read_sql`", what, connectorx, "not installed")
 
 
 def _of_nsys(trace: Path) -> Iterator[Tool]:

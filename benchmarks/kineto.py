@@ -1,5 +1,7 @@
-"""`python -m benchmarks.kineto EXPORT.sqlite TRACE.json`: kernels, CUDA calls and NVTX ranges of an nsys export
-as the JSON that PyTorch's profiler (Kineto) writes, for tools that read nothing else."""
+"""`python -m benchmarks.kineto EXPORT.sqlite TRACE.json`: an export as PyTorch's profiler would write it.
+
+Kernels, CUDA calls and NVTX ranges in the JSON of Kineto, for tools that read nothing else.
+"""
 
 from __future__ import annotations
 

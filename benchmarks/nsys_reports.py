@@ -1,4 +1,4 @@
-"""nsys's own statistics of an export: what they are called in the version at hand, and how to ask for them."""
+"""nsys's own statistics of an export: their names in the version at hand, and how to ask for them."""
 
 from __future__ import annotations
 

@@ -58,9 +58,10 @@ def main(argv: Sequence[str]) -> int:
         document |= {"baseline": str(baseline.path), "run": str(run.path)}
         common.print_json(document | {"outcomes": [outcome.as_json() for outcome in outcomes]})
     else:
-        from analysis.comparison import text
+        from analysis.comparison.text import outcomes as table
+        from analysis.comparison.text import warning
 
-        common.print_tables(*(text.warning(one) for one in warnings), text.outcomes(outcomes))
+        common.print_tables(*(warning(one) for one in warnings), table(outcomes))
     return code
 
 

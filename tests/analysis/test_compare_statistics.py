@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import stats
 
+from analysis import statistics
 from analysis.latency import latency_metrics
 from analysis.statistics import (
     MIN_SAMPLES,
@@ -37,6 +39,33 @@ def test_the_interval_of_a_change_covers_the_true_one() -> None:
     found = [change(a, b, relative=True) for a, b in pairs]
     covered = np.mean([one.low <= 0.3 <= one.high for one in found if one.low and one.high])
     assert 0.90 <= covered <= 0.99
+
+
+@pytest.mark.parametrize("counts", [(20,), (150,), (20, 15)])
+@pytest.mark.parametrize("weighted", [True, False])
+def test_the_intervals_are_scipys(counts: tuple[int, ...], weighted: bool) -> None:
+    rng = np.random.default_rng(10)
+    times = [np.round(1e6 * times_ms(rng, n)) for n in counts]
+    samples = [ratio_of(one, rng.integers(1, 9, len(one))) if weighted else median_of(one) for one in times]
+
+    def at(sample: Sample, rows: np.ndarray) -> np.ndarray:
+        if sample.weights is None:
+            return np.median(sample.values[rows], axis=-1)
+        return sample.values[rows].sum(axis=-1) / sample.weights[rows].sum(axis=-1)
+
+    def statistic(*rows: np.ndarray, axis: int) -> np.ndarray:
+        known = [at(sample, row) for sample, row in zip(samples, rows, strict=True)]
+        return known[0] if len(known) == 1 else known[1] / known[0] - 1
+
+    theirs = stats.bootstrap(
+        [np.arange(n) for n in counts],
+        statistic,
+        n_resamples=2000,
+        vectorized=True,
+        rng=statistics.generator(),
+    ).confidence_interval
+    ours = estimate(*samples) if len(samples) == 1 else change(*samples, relative=True)
+    assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), rel=1e-9)
 
 
 def test_the_same_data_give_the_same_interval_in_any_order_of_asking() -> None:

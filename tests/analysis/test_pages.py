@@ -13,9 +13,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from analysis import pages
-from analysis.compiled import WORTH_COMPILING
 from analysis.export import Export
 from analysis.pages import MISSING, NotPlain
+
+ROWS = 20_500  # enough for pages to be decoded by machine code
 
 # Every width of SQLite's integers, and both sides of each border.
 BORDERS = [
@@ -63,7 +64,7 @@ def test_integers_of_every_width_are_read_as_sqlite_reads_them(
 
 def many(database: sqlite3.Connection, columns: str = "a INTEGER, b INTEGER", extra: str = "") -> None:
     database.execute(f"CREATE TABLE CUPTI_ACTIVITY_KIND_RUNTIME ({columns}) {extra}")
-    rows = ((n, n * n) for n in range(WORTH_COMPILING + 500))
+    rows = ((n, n * n) for n in range(ROWS))
     database.executemany("INSERT INTO CUPTI_ACTIVITY_KIND_RUNTIME (a, b) VALUES (?, ?)", rows)
 
 
@@ -101,7 +102,7 @@ def export(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Export]:
 def test_a_large_table_of_any_kind_is_read_whole(export: Export) -> None:
     chunks = list(export.integers("CUPTI_ACTIVITY_KIND_RUNTIME", ["b", "absent", "a"]))
     b, absent, a = np.concatenate(chunks, axis=1)
-    assert a.tolist() == list(range(WORTH_COMPILING + 500))
+    assert a.tolist() == list(range(ROWS))
     assert (b == a * a).all() and (absent == MISSING).all()
 
 
