@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -33,16 +34,19 @@ FOLDER = PROJECT / "outputs" / "benchmarks"
 PAGE = PROJECT / "results" / "analysis-benchmark.md"
 KERNELS = 2_000_000
 WARM_UP_KERNELS = 30_000  # enough to compile loops (`analysis.compiled`) and to have all files in memory
-PATIENCE_S = 900.0
+PATIENCE_S = 300.0
+_MEMORY_SHARE = 0.5  # of what is available: a tool that would need more is not run
 
+_RULES = {"once": ONCE_ABOVE_S, "patience": PATIENCE_S, "quiet": QUIET_CORES}
 _PAGE = """\
 # How long does an analysis take?
 
 `python -m benchmarks.analysis` runs each tool as a process of its own on exports of {sizes} kernels from
 `benchmarks/big_trace.py`, which look like nsys 2025.3's: one launch call per kernel, 12 NVTX ranges per 1,200
-kernels. Wall time is the median of {repeat} runs (of one where it takes more than {once:g} s), start of the
-interpreter included; memory is the largest resident set of any of the tool's processes. The files are in the
-page cache and loops have been compiled before: all tools ran on a small trace first.
+kernels. Wall time, the start of the program included, is the median of {repeat} runs, or of one where that
+takes more than {once:g} s; a tool is given {patience:g} s. Memory is the largest resident set of any of its
+processes. Caches are warm: the files are in the page cache, and loops have been compiled by a run on a small
+trace. Runs during which other processes kept more than {quiet:g} cores busy are repeated.
 
 {table}
 
@@ -89,13 +93,28 @@ def measured(sizes: Sequence[int], repeat: int, hta: Path | str | None, *, reade
     for tool in tools.tools(inputs(WARM_UP_KERNELS, with_kineto=needs_kineto), hta, readers=readers):
         if tool.command:
             measure(tool.command, 1, PATIENCE_S)
-    for kernels in sizes:
+    earlier: dict[str, Result] = {}
+    for kernels in sorted(sizes):
         for tool in tools.tools(inputs(kernels, with_kineto=needs_kineto), hta, readers=readers):
-            lacking = Timing(why_not=f"not run here: {tool.why_not}")
-            timing = measure(tool.command, repeat, PATIENCE_S) if tool.command else lacking
-            result = Result(tool, kernels, timing)
+            hopeless = tool.why_not if tool.command is None else _hopeless(earlier.get(tool.name), kernels)
+            timing = Timing(why_not=f"not run here: {hopeless}")
+            if tool.command and not hopeless:
+                timing = measure(tool.command, repeat, PATIENCE_S)
+            result = earlier[tool.name] = Result(tool, kernels, timing)
             print(_line(result), flush=True)
             yield result
+
+
+def _hopeless(smaller: Result | None, kernels: int) -> str:
+    """Why there is no point in running a tool on so many kernels, by its run on fewer; "" if there is."""
+    if smaller is None:
+        return ""
+    if not smaller.timing.runs:
+        return f"{smaller.kernels / 1e6:g} M were too many"
+    needed_mib = smaller.timing.peak_mib * kernels / smaller.kernels
+    if needed_mib > _MEMORY_SHARE * psutil.virtual_memory().available / 2**20:
+        return f"it would take some {needed_mib / 1024:.0f} GiB"
+    return ""
 
 
 def _line(result: Result) -> str:
@@ -135,7 +154,7 @@ def origin(results: Sequence[Result], hta: Path | str | None) -> str:
     cores = len(os.sched_getaffinity(0))
     machine = f"{cpu()['model']}, {cores} cores, {memory_gib:.0f} GiB, {platform.system()}"
     versions = [f"Python {platform.python_version()}"]
-    versions += [f"{name} {version(name)}" for name in ("numpy", "pandas", "numba")]
+    versions += [f"{name} {version(name)}" for name in ("numpy", "pandas", "numba") if find_spec(name)]
     versions += [tools.nsys_version(), tools.hta_version(hta) if isinstance(hta, Path) else ""]
     others = max((run.others_cores for result in results for run in result.timing.runs), default=0.0)
     code = git(PROJECT)
@@ -166,9 +185,9 @@ def main(argv: list[str] | None = None) -> int:
         if arguments.json:
             made = {"origin": origin(results, hta), "results": [result.as_json() for result in results]}
             arguments.json.write_text(json.dumps(made, indent=1) + "\n")
-        sizes = " and ".join(f"{kernels / 1e6:g} M" for kernels in arguments.kernels)
+        sizes = " and ".join(f"{kernels / 1e6:g} M" for kernels in sorted(arguments.kernels))
         page = {"table": table(results), "origin": origin(results, hta), "sizes": sizes}
-        arguments.markdown.write_text(_PAGE.format(**page, repeat=arguments.repeat, once=ONCE_ABOVE_S))
+        arguments.markdown.write_text(_PAGE.format(**page, **_RULES, repeat=arguments.repeat))
     except OSError as error:
         print(f"error: {error.filename} can't be written: {error.strerror}", file=sys.stderr)
         return ExitCode.STORAGE

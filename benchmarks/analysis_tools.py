@@ -71,9 +71,9 @@ def tools(inputs: Inputs, hta: Path | str | None, *, readers: bool) -> Iterator[
     yield Tool("`python -m analysis compare A B`", "two exports of this size, with intervals", both)
     yield from _of_nsys(inputs.trace)
     if hta is not None:
-        command = [str(hta), "-c", _HTA, str(inputs.kineto)] if isinstance(hta, Path) else None
+        theirs = [str(hta), "-c", _HTA, str(inputs.kineto)] if isinstance(hta, Path) else None
         what = "temporal and idle time breakdown, of a Kineto trace of the same kernels, calls and ranges"
-        yield Tool("HolisticTraceAnalysis", what, command, "" if command else str(hta))
+        yield Tool("HolisticTraceAnalysis", what, theirs, "" if theirs else str(hta))
     if readers:
         what = "reads kernels and calls, no more"
         yield Tool("`sqlite3`, rows as tuples", what, [*python, "-c", _SQLITE, trace])

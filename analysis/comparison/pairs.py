@@ -6,7 +6,6 @@ from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
-from functools import partial
 from itertools import zip_longest
 from typing import Any
 
@@ -79,8 +78,8 @@ def _read(subject: Subject) -> Trace | None:
     if subject.trace is None:
         return None
     trace = Trace.open(subject.trace)
-    with ThreadPoolExecutor(2) as readers:
-        list(readers.map(partial(getattr, trace), ("work", "api")))
+    for table in ("work", "api"):
+        getattr(trace, table)
     return trace
 
 

@@ -54,7 +54,8 @@ def _shown(measured: Memory) -> str:
         f"DRAM traffic over a typical step of {duration(_length_us(step) * 1e3, 3)}, the mean of many laid "
         f"onto one another ({step['samples'].median():.0f} samples of {duration(measured.period_ns)} a bin; "
         f"faster changes are smoothed). Mean {significant(float(_total(step).mean()))} GB/s, highest "
-        f"{significant(float(_total(step).max()))} of {significant(measured.peak_gbps, 4)} GB/s"
+        f"{significant(float(_total(step).max()))} of {significant(measured.peak_gbps, 4)} GB/s. Sampling "
+        "shortens the gaps: how busy the GPU is without it, gaps.png tells"
     )
 
 
