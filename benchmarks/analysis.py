@@ -35,6 +35,7 @@ PAGE = PROJECT / "results" / "analysis-benchmark.md"
 KERNELS = 2_000_000
 WARM_UP_KERNELS = 30_000  # enough to compile loops (`analysis.compiled`) and to have all files in memory
 PATIENCE_S = 300.0
+WAIT_S = 300.0  # for a quiet moment
 _MEMORY_SHARE = 0.5  # of what is available: a tool that would need more is not run
 
 _RULES = {"once": ONCE_ABOVE_S, "patience": PATIENCE_S, "quiet": QUIET_CORES}
@@ -46,7 +47,8 @@ _PAGE = """\
 kernels. Wall time, the start of the program included, is the median of {repeat} runs, or of one where that
 takes more than {once:g} s; a tool is given {patience:g} s. Memory is the largest resident set of any of its
 processes. Caches are warm: the files are in the page cache, and loops have been compiled by a run on a small
-trace. Runs during which other processes kept more than {quiet:g} cores busy are repeated.
+trace. Each run waits for a quiet machine; one during which other processes kept more than {quiet:g} cores busy
+is repeated.
 
 {table}
 
@@ -99,7 +101,7 @@ def measured(sizes: Sequence[int], repeat: int, hta: Path | str | None, *, reade
             hopeless = tool.why_not if tool.command is None else _hopeless(earlier.get(tool.name), kernels)
             timing = Timing(why_not=f"not run here: {hopeless}")
             if tool.command and not hopeless:
-                timing = measure(tool.command, repeat, PATIENCE_S)
+                timing = measure(tool.command, repeat, PATIENCE_S, WAIT_S)
             result = earlier[tool.name] = Result(tool, kernels, timing)
             print(_line(result), flush=True)
             yield result

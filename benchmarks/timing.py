@@ -18,6 +18,7 @@ import psutil
 QUIET_CORES = 0.15  # other processes may use so much of the machine during a run that counts as undisturbed
 ONCE_ABOVE_S = 60.0  # a run that takes longer is not repeated
 _EXTRA_RUNS = 2  # times as many as asked for, where others disturb
+_LOOK_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -54,11 +55,13 @@ class Failed(Exception):
     """A command that ended with an error or took too long."""
 
 
-def measure(command: Sequence[str], repeat: int, patience_s: float) -> Timing:
-    """`repeat` runs; those that others disturbed are repeated, up to a limit."""
+def measure(command: Sequence[str], repeat: int, patience_s: float, wait_s: float = 0.0) -> Timing:
+    """`repeat` runs, for each of which a quiet moment is waited for (`wait_s` at most); those that others
+    disturbed all the same are repeated, up to a limit."""
     runs: list[Run] = []
     try:
         while len(runs) < repeat * (1 + _EXTRA_RUNS):
+            _wait_until_quiet(wait_s)
             runs.append(run(command, patience_s))
             quiet = sum(one.others_cores <= QUIET_CORES for one in runs)
             if quiet == repeat or runs[-1].wall_s > ONCE_ABOVE_S:
@@ -92,6 +95,15 @@ def run(command: Sequence[str], patience_s: float) -> Run:
             raise Failed(f"more than {patience_s:,.0f} s" if wall_s >= patience_s else ended)
     cpu_s = used.ru_utime + used.ru_stime
     return Run(wall_s, cpu_s, used.ru_maxrss / 1024, max(others_s, 0.0) / wall_s)
+
+
+def _wait_until_quiet(at_most_s: float) -> None:
+    until = time.monotonic() + at_most_s
+    while time.monotonic() < until:
+        busy, begin = _busy_s(), time.monotonic()
+        time.sleep(_LOOK_S)
+        if _busy_s() - busy <= QUIET_CORES * (time.monotonic() - begin):
+            return
 
 
 def _busy_s() -> float:

@@ -57,7 +57,9 @@ def test_nsys_records_the_phases_of_a_real_transcription(real_nsys: Path, tmp_pa
     assert "The quick brown fox jumps over the lazy dog while seven ships sail slowly" in done.stdout
     assert "Words: 0.00% WER" in done.stdout
     printed = [Path(line) for line in done.stdout.split() if line.endswith(".png")]
-    assert {path.name for path in printed} == {"latency.png", "gaps.png", "timeline.png"}
+    assert {path.name for path in printed} == {
+        "latency.png", "gaps.png", "timeline.png", "roofline.png", "dram.png"
+    }  # fmt: skip
     for path in printed:
         assert path.is_absolute() and path.stat().st_size > 10_000
     assert "recorded on NVIDIA H200" in done.stdout, "the gaps shown are the recorded ones, and it says so"
