@@ -47,8 +47,8 @@ _PAGE = """\
 kernels. Wall time, the start of the program included, is the median of {repeat} runs, or of one where that
 takes more than {once:g} s; a tool is given {patience:g} s. Memory is the largest resident set of any of its
 processes. Caches are warm: the files are in the page cache, and loops have been compiled by a run on a small
-trace. Each run waits for a quiet machine; one during which other processes kept more than {quiet:g} cores busy
-is repeated.
+trace. Runs wait for a quiet machine; those during which others kept more than {quiet:g} cores busy
+are repeated.
 
 {table}
 

@@ -59,7 +59,7 @@ def test_a_run_that_got_faster_passes() -> None:
 
 
 def test_halves_of_the_published_runs_against_each_other() -> None:
-    """Of a steady run nearly all are fine; of one that says itself that it is unstable, few are regressions."""
+    """Of a steady run nearly all are fine; of one that says that it is unstable, few are regressions."""
     rng = np.random.default_rng(15)
     found: dict[bool, Counter[str]] = {True: Counter(), False: Counter()}
     for path in sorted(RESULTS.glob("*/*/measure.json")):
