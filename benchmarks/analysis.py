@@ -44,7 +44,7 @@ _PAGE = """\
 
 `python -m benchmarks.analysis` runs each tool as a process of its own on exports of {sizes} kernels from
 `benchmarks/big_trace.py`, which look like nsys 2025.3's: one launch call per kernel, 12 NVTX ranges per 1,200
-kernels. Wall time, the start of the program included, is the median of {repeat} runs, or of one where that
+kernels. Wall time, the start of the program included, is the median of {repeat} run(s), or of one where that
 takes more than {once:g} s; a tool is given {patience:g} s. Memory is the largest resident set of any of its
 processes. Caches are warm: the files are in the page cache, and loops have been compiled by a run on a small
 trace. Runs wait for a quiet machine; those during which others kept more than {quiet:g} cores busy
