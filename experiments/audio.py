@@ -46,13 +46,13 @@ def sound_files(path: str | Path) -> list[Path]:
     """The file itself, or every sound file in the folder, sorted by name."""
     path = Path(path).expanduser()
     if not path.exists():
-        raise _unusable(path, "does not exist", "audio.path=FILE or FOLDER of sound files")
+        raise unusable(path, "does not exist", "audio.path=FILE or FOLDER of sound files")
     if path.is_file():
         return [path]
     extensions = {f".{name.lower()}" for name in soundfile.available_formats()} | {".opus", ".oga"}
     files = sorted(p for p in path.iterdir() if p.is_file() and p.suffix.lower() in extensions)
     if not files:
-        raise _unusable(path, "holds no sound file", f"a folder with files like {_known_formats()}")
+        raise unusable(path, "holds no sound file", f"a folder with files like {_known_formats()}")
     return files
 
 
@@ -62,7 +62,7 @@ def check(path: str | Path, max_seconds: float) -> list[str]:
     Lengths are checked from the headers first, so a file of hours is refused without being read.
     """
     files = sound_files(path)
-    headers = [_header(file) for file in files]
+    headers = [header(file) for file in files]
     total_s = sum(info.duration for info in headers)
     if total_s > max_seconds:
         raise UserError(
@@ -101,7 +101,7 @@ def reference(file: Path) -> str | None:
     try:
         return text.read_text(encoding="utf-8-sig").strip()
     except UnicodeDecodeError as problem:
-        raise _unusable(
+        raise unusable(
             text, f"is not text in UTF-8 ({problem.reason} at byte {problem.start})", "the words in UTF-8"
         ) from None
 
@@ -110,41 +110,43 @@ def total_seconds(clips: Sequence[Clip]) -> float:
     return sum(clip.dur_s for clip in clips)
 
 
-def _header(file: Path) -> soundfile._SoundFileInfo:
+def header(file: Path) -> soundfile._SoundFileInfo:
+    """What libsndfile says of a sound file without reading it. Raises UserError."""
     if file.stat().st_size == 0:
-        raise _unusable(file, "is empty (0 bytes)", "a file that holds sound")
+        raise unusable(file, "is empty (0 bytes)", "a file that holds sound")
     try:
         info = soundfile.info(str(file), verbose=True)
     except (soundfile.LibsndfileError, RuntimeError) as problem:
-        raise _unusable(
-            file, f"is not a sound file that can be read ({_reason(problem)})", _known_formats()
+        raise unusable(
+            file, f"is not a sound file that can be read ({reason(problem)})", _known_formats()
         ) from None
     # libsndfile reads what is left of a cut file without complaint and notes it in its log only.
     if re.search(r"^\s*data\s*:.*should be", info.extra_info, re.MULTILINE):
-        raise _unusable(file, "is truncated: its header promises more sound than it holds", "the whole file")
+        raise unusable(file, "is truncated: its header promises more sound than it holds", "the whole file")
     return info
 
 
 def _check_samples(file: Path, info: soundfile._SoundFileInfo) -> None:
     if info.duration < SHORTEST_S:
-        raise _unusable(
+        raise unusable(
             file, f"lasts {info.duration:.3f} s; nothing can be said in that", f"at least {SHORTEST_S} s"
         )
     try:
         samples, _ = soundfile.read(str(file), dtype="float32")
     except (soundfile.LibsndfileError, RuntimeError) as problem:
-        raise _unusable(file, f"is damaged or truncated ({_reason(problem)})", "the whole file") from None
+        raise unusable(file, f"is damaged or truncated ({reason(problem)})", "the whole file") from None
     if len(samples) < info.frames:
-        raise _unusable(
+        raise unusable(
             file, f"is truncated: {len(samples)} of {info.frames} samples can be read", "the whole file"
         )
     if not np.isfinite(samples).all():
-        raise _unusable(file, "holds NaN or infinite samples", "a file whose samples are numbers")
+        raise unusable(file, "holds NaN or infinite samples", "a file whose samples are numbers")
     if not samples.any():
-        raise _unusable(file, "holds silence only: every sample is zero", "a recording with speech in it")
+        raise unusable(file, "holds silence only: every sample is zero", "a recording with speech in it")
 
 
-def _reason(problem: Exception) -> str:
+def reason(problem: Exception) -> str:
+    """What libsndfile says went wrong."""
     return str(getattr(problem, "error_string", problem)).strip().rstrip(".")
 
 
@@ -158,5 +160,6 @@ def _duration(seconds: float) -> str:
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {secs:02d} s"
 
 
-def _unusable(path: Path, what: str, instead: str) -> UserError:
+def unusable(path: Path, what: str, instead: str) -> UserError:
+    """`path` and what is wrong with it, and what to give instead."""
     return UserError(f"{path} {what}", instead, ExitCode.INPUT)

@@ -1,0 +1,86 @@
+"""Threads that read ahead, so that whoever decodes finds the next windows in memory.
+
+libsndfile, soxr and numpy let go of Python's lock while they work, so threads are enough.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+LOOK_S = 0.1  # how often a thread that waits for room looks whether it is still needed
+
+
+@dataclass(frozen=True)
+class _Problem:
+    error: BaseException
+
+
+class _Finished:
+    """A thread's last item."""
+
+
+def ahead(items: Iterator[T], depth: int) -> Iterator[T]:
+    """`items`, of which a thread keeps up to `depth` ready."""
+    return gathered([lambda: items], threads=1, depth=depth)
+
+
+def gathered(sources: Iterable[Callable[[], Iterator[T]]], threads: int, depth: int) -> Iterator[T]:
+    """The items of all sources as they come: each source is read by one of `threads`, `depth` items are kept.
+
+    What a source raises is raised here. Closing the iterator ends the threads.
+    """
+    hall = _Hall[T](sources, depth)
+    for _ in range(threads):
+        threading.Thread(target=hall.work, daemon=True).start()
+    try:
+        running = threads
+        while running:
+            item = hall.items.get()
+            if isinstance(item, _Finished):
+                running -= 1
+            elif isinstance(item, _Problem):
+                raise item.error
+            else:
+                yield item
+    finally:
+        hall.closed.set()
+
+
+class _Hall(Generic[T]):
+    """What the threads share."""
+
+    def __init__(self, sources: Iterable[Callable[[], Iterator[T]]], depth: int) -> None:
+        self.items: queue.Queue[T | _Problem | _Finished] = queue.Queue(depth)
+        self.closed = threading.Event()
+        self._sources = iter(sources)
+        self._lock = threading.Lock()
+
+    def work(self) -> None:
+        """One thread: source after source until there are none."""
+        try:
+            while (source := self._next()) is not None:
+                for item in source():
+                    if not self._put(item):
+                        return
+            self._put(_Finished())
+        except BaseException as error:
+            self._put(_Problem(error))
+
+    def _next(self) -> Callable[[], Iterator[T]] | None:
+        with self._lock:
+            return next(self._sources, None)
+
+    def _put(self, item: T | _Problem | _Finished) -> bool:
+        """False if nobody wants it any more."""
+        while not self.closed.is_set():
+            try:
+                self.items.put(item, timeout=LOOK_S)
+            except queue.Full:
+                continue
+            return True
+        return False

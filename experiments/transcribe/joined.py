@@ -1,0 +1,46 @@
+"""A long file made of clips with silences between them, and whether a transcript of it is sound."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from experiments.audio import SAMPLE_RATE_HZ, Clip
+from experiments.transcribe.results import Segment
+
+SHORTEST_PAUSE_S, LONGEST_PAUSE_S = 0.3, 6.0
+
+
+@dataclass(frozen=True)
+class Joined:
+    """samples: float32 at 16 kHz; reference: all that is said; starts_s: where each clip begins."""
+
+    samples: np.ndarray
+    reference: str
+    starts_s: tuple[float, ...]
+
+
+def join(clips: Sequence[Clip], dur_s: float, seed: int = 0) -> Joined:
+    """Clips in a shuffled order, again and again until `dur_s` is reached, with pauses of 0.3 to 6 s."""
+    rng = np.random.default_rng(seed)
+    parts: list[np.ndarray] = []
+    words, starts = [], []
+    samples = 0
+    while samples < dur_s * SAMPLE_RATE_HZ:
+        for index in rng.permutation(len(clips)):
+            pause = round(rng.uniform(SHORTEST_PAUSE_S, LONGEST_PAUSE_S) * SAMPLE_RATE_HZ)
+            parts += [np.zeros(pause, np.float32), clips[index].samples]
+            starts.append((samples + pause) / SAMPLE_RATE_HZ)
+            words.append(clips[index].reference or "")
+            samples += pause + len(clips[index].samples)
+            if samples >= dur_s * SAMPLE_RATE_HZ:
+                break
+    return Joined(np.concatenate(parts), " ".join(words), tuple(starts))
+
+
+def disorder(segments: Sequence[Segment]) -> int:
+    """How many segments begin before the one before ends, or end before they begin."""
+    backwards = sum(segment.end < segment.start for segment in segments)
+    return backwards + sum(b.start < a.end for a, b in zip(segments, segments[1:], strict=False))

@@ -1,0 +1,107 @@
+"""Sound files to transcripts: reading, cutting, decoding side by side, put together file by file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from experiments.transcribe.ahead import ahead, gathered
+from experiments.transcribe.decoding import WindowDecoder
+from experiments.transcribe.long_form import Habits, Language, listen
+from experiments.transcribe.reading import Sound, Stream, open_sound
+from experiments.transcribe.results import Segment, Transcript
+from experiments.transcribe.together import Failed, Heard, Task, Whole, together
+from experiments.transcribe.windows import cut
+from harness.errors import UserError
+
+READERS = 4  # threads: one reads FLAC a thousand times faster than it is played
+BLOCKS_AHEAD = 4  # of ten seconds, of a file that is read window by window
+Heed = Callable[[Path, float], object]  # told that some seconds of a file have been listened to
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a file: its transcript, or the reason why there is none."""
+
+    path: Path
+    transcript: Transcript | None = None
+    error: UserError | None = None
+
+
+@dataclass(eq=False)
+class _File:
+    """A file on its way: the stretches that were heard, how many there are, and what went wrong."""
+
+    path: Path
+    sound: Sound | None = None
+    heard: dict[int, list[Segment]] = field(default_factory=dict)
+    count: int | None = None
+    error: UserError | None = None
+
+    @property
+    def is_finished(self) -> bool:
+        return self.error is not None or self.count == len(self.heard)
+
+
+class Pipeline:
+    """Listens with `decoder`; sequential: window after window of each file, instead of cut at silences."""
+
+    def __init__(
+        self, decoder: WindowDecoder, language: Language, language_name: str, habits: Habits, sequential: bool
+    ) -> None:
+        self._decoder = decoder
+        self._language = language
+        self._language_name = language_name
+        self._habits = habits
+        self._sequential = sequential
+
+    def transcribe(self, paths: Iterable[Path], heed: Heed = lambda *_: None) -> Iterator[Outcome]:
+        """The outcome of each path, in their order. A file that can't be used does not stop the others."""
+        files = [_File(path) for path in paths]
+        sources = [partial(self._events, file, heed) for file in files]
+        events = gathered(sources, threads=min(READERS, len(files)) or 1, depth=2 * self._decoder.batch)
+        turn = 0
+        for event in together(events, self._decoder):
+            _note(event)
+            while turn < len(files) and files[turn].is_finished:
+                yield self._outcome(files[turn])
+                files[turn].heard.clear()
+                turn += 1
+
+    def _events(self, file: _File, heed: Heed) -> Iterator[Task[_File] | Whole[_File] | Failed[_File]]:
+        """In a reader's thread: the stretches of a file as tasks."""
+        heard = partial(heed, file.path)
+        index = 0
+        try:
+            file.sound = open_sound(file.path)
+            if self._sequential:
+                stream = Stream(ahead(file.sound.blocks(), BLOCKS_AHEAD))
+                yield Task(file, 0, listen(stream, self._language, self._habits, heard=heard))
+                index = 1
+            else:
+                for index, stretch in enumerate(cut(Stream(file.sound.blocks())), start=1):
+                    yield Task(file, index - 1, listen(stretch, self._language, self._habits, stretch.start_s, heard))
+        except UserError as error:
+            yield Failed(file, error)
+        else:
+            yield Whole(file, index)
+
+    def _outcome(self, file: _File) -> Outcome:
+        if file.error is not None or file.sound is None:
+            return Outcome(file.path, error=file.error)
+        segments = [segment for index in sorted(file.heard) for segment in file.heard[index]]
+        return Outcome(
+            file.path, Transcript(file.path.name, self._language_name, file.sound.dur_s, tuple(segments))
+        )
+
+
+def _note(event: Heard[_File] | Whole[_File] | Failed[_File]) -> None:
+    match event:
+        case Heard(file, index, segments):
+            file.heard[index] = segments
+        case Whole(file, count):
+            file.count = count
+        case Failed(file, error):
+            file.error = file.error or error

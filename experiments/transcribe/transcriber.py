@@ -1,0 +1,129 @@
+"""The pipeline with a model: what Python code uses."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from experiments.transcribe.results import Transcript
+from harness import usage
+from harness.errors import ExitCode, UserError
+
+if TYPE_CHECKING:
+    from experiments.transcribe.pipeline import Heed, Outcome
+
+SCOPE = "cuda_graphs"
+TASKS = ("transcribe", "translate")
+
+
+class Transcriber:
+    """A model on a device, ready to transcribe. Raises UserError for what can't be had.
+
+    model: `bundled`, another choice of conf/model, the folder of a checkpoint, or its name on the hub; scope: a
+    scope of conf/scope that decodes with the static decoder; batch: windows that are decoded at once;
+    sequential: window after window of each file as Whisper does it, instead of files cut at their silences (the
+    default if batch is 1); language: a code like `en`; task: `transcribe` or `translate` (into English);
+    word_timestamps: give each word its times; prompt_tokens: of the text before, at most, that the next window of
+    a sequential file is given; device: `auto`, `cuda` or `cpu`.
+    """
+
+    def __init__(
+        self,
+        model: str = "bundled",
+        *,
+        scope: str = SCOPE,
+        batch: int = 1,
+        sequential: bool | None = None,
+        language: str = "en",
+        task: str = "transcribe",
+        word_timestamps: bool = False,
+        prompt_tokens: int | None = None,
+        device: str = "auto",
+    ) -> None:
+        from experiments import models
+        from experiments.options import Options
+        from experiments.transcribe.long_form import Habits
+        from experiments.transcribe.pipeline import Pipeline
+        from experiments.transcribe.static import StaticWindowDecoder
+        from experiments.transcribe.vocabulary import language_of
+
+        _check(batch, task)
+        cfg = configuration(model, scope)
+        options = Options.from_config(cfg)
+        where = _device(device)
+        loaded = models.load(cfg["model"], options.attention, language, where, None)
+        habits = Habits(prompt_tokens=prompt_tokens or 0)
+        words = language_of(loaded, task)
+        decoder = StaticWindowDecoder(loaded, options, batch, habits.prompt_tokens, word_timestamps)
+        self._pipeline = Pipeline(
+            decoder, words, language, habits, batch == 1 if sequential is None else sequential
+        )
+
+    def __call__(self, path: str | Path) -> Transcript:
+        """The transcript of one file. Raises UserError if it can't be used."""
+        (outcome,) = self.many([Path(path)])
+        if outcome.transcript is None:
+            raise outcome.error or UserError(f"{path} was not transcribed")
+        return outcome.transcript
+
+    def many(self, paths: Iterable[str | Path], heed: Heed = lambda *_: None) -> Iterator[Outcome]:
+        """What becomes of each file, in their order: one that can't be used does not stop the others.
+
+        heed: told of each file how many more of its seconds have been listened to.
+        """
+        return self._pipeline.transcribe(map(Path, paths), heed)
+
+
+def configuration(model: str, scope: str) -> dict[str, Any]:
+    """The choices of a scope with a model, as the harness composes them. Raises UserError."""
+    from hydra import compose, initialize_config_dir
+    from omegaconf import OmegaConf
+
+    usage.register_resolvers()
+    is_choice = (usage.CONF / "model" / f"{model}.yaml").is_file()
+    try:
+        with initialize_config_dir(str(usage.CONF), version_base="1.3"):
+            cfg = compose("config", overrides=[f"+scope={scope}", *([f"model={model}"] if is_choice else [])])
+    except Exception as problem:
+        raise _scope_error(scope, usage.explain(problem)) from problem
+    if not is_choice:
+        cfg.model = {"source": "pretrained", "name": model, "new_tokens": None}
+    plain = OmegaConf.to_container(cfg, resolve=True)
+    if plain["decoder"] != "static":
+        raise UserError(
+            f"--scope {scope} decodes with transformers' generate, which has no batch of constant shape",
+            f"--scope with one of: {', '.join(_static_scopes())}",
+        )
+    return plain
+
+
+def _static_scopes() -> list[str]:
+    files = sorted((usage.CONF / "scope").glob("*.yaml"))
+    return [file.stem for file in files if re.search(r"^decoder: static$", file.read_text(), re.MULTILINE)]
+
+
+def _scope_error(scope: str, error: UserError) -> UserError:
+    if (usage.CONF / "scope" / f"{scope}.yaml").is_file():
+        return error
+    return UserError(f"there is no scope {scope!r}", f"--scope with one of: {', '.join(_static_scopes())}")
+
+
+def _device(wanted: str) -> str:
+    import torch
+
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise UserError(
+            "--device cuda, but torch finds no GPU here",
+            "--device auto, or python -m harness.doctor to see what is missing",
+            ExitCode.MACHINE,
+        )
+    return "cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu"
+
+
+def _check(batch: int, task: str) -> None:
+    if batch < 1:
+        raise UserError(f"--batch {batch} decodes nothing", "--batch 1 or more")
+    if task not in TASKS:
+        raise UserError(f"there is no task {task!r}", f"--task with one of: {', '.join(TASKS)}")
