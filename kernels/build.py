@@ -1,7 +1,7 @@
 """CUDA sources to shared libraries: compiled by nvcc when first asked for, kept by content.
 
-The libraries have extern "C" launchers that take raw pointers and a stream, so they depend on neither PyTorch's
-headers nor its version: a build takes seconds.
+The libraries have extern "C" launchers that take raw pointers and a stream, so they depend on neither
+PyTorch's headers nor its version: a build takes seconds.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ TIMEOUT_S = 300  # the largest takes half a minute
 def library(source: Path, defines: Mapping[str, int | str] | None = None) -> ctypes.CDLL:
     """The library of `source`, a .cu file, for the current GPU; `defines` become its macros.
 
-    Compiled once per content of the sources, defines, GPU architecture and compiler. Raises UserError (MACHINE)
-    without nvcc, or with the compiler's message if it fails or takes too long.
+    Compiled once per content of the sources, defines, GPU architecture and compiler. Raises UserError
+    (MACHINE) without nvcc, or with the compiler's message if it fails or takes too long.
     """
     return _load(source, tuple(sorted((defines or {}).items())), _architecture())
 
@@ -85,7 +85,7 @@ def _nvcc() -> str:
         if found and Path(found).is_file():
             return found
     raise UserError(
-        "the project's CUDA kernels have to be compiled, and there is no nvcc (looked in $NVCC, PATH, $CUDA_HOME)",
+        "the CUDA kernels have to be compiled, and no nvcc was found in $NVCC, PATH or $CUDA_HOME",
         "install the CUDA toolkit, or choose what needs no kernel: decoder=static topk=torch loop=host",
         ExitCode.MACHINE,
     )
