@@ -1,0 +1,109 @@
+"""CUDA sources to shared libraries: compiled by nvcc when first asked for, kept by content.
+
+The libraries have extern "C" launchers that take raw pointers and a stream, so they depend on neither
+PyTorch's headers nor its version: a build takes seconds.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+
+from harness.errors import ExitCode, UserError
+
+KERNELS = Path(__file__).parent
+FLAGS = ("-O3", "-std=c++17", "-lineinfo", "--compiler-options=-fPIC", "--shared", "-rdc=true", "-lcudadevrt")
+TIMEOUT_S = 300  # the largest takes half a minute
+
+
+def library(source: Path, defines: Mapping[str, int | str] | None = None) -> ctypes.CDLL:
+    """The library of `source`, a .cu file, for the current GPU; `defines` become its macros.
+
+    Compiled once per content of the sources, defines, GPU architecture and compiler. Raises UserError
+    (MACHINE) without nvcc, or with the compiler's message if it fails or takes too long.
+    """
+    return _load(source, tuple(sorted((defines or {}).items())), _architecture())
+
+
+def command(source: Path, output: Path, defines: Mapping[str, int | str], architecture: str) -> list[str]:
+    """The compiler's command line. architecture: compute capability without the dot, like `90a`."""
+    target = f"-gencode=arch=compute_{architecture},code=sm_{architecture}"
+    macros = [f"-D{name}={value}" for name, value in sorted(defines.items())]
+    return [_nvcc(), *FLAGS, target, *macros, "-o", str(output), str(source)]
+
+
+def check(code: int, what: str) -> None:
+    """Raise RuntimeError if a launcher returned something else than cudaSuccess."""
+    if code != 0:
+        raise RuntimeError(f"{what} failed with CUDA error {code}")
+
+
+@cache
+def _load(source: Path, defines: tuple[tuple[str, int | str], ...], architecture: str) -> ctypes.CDLL:
+    key = hashlib.sha256(repr((defines, architecture, FLAGS, _version(_nvcc()))).encode())
+    for file in [source, *sorted(KERNELS.glob("*.cuh"))]:
+        key.update(file.read_bytes())
+    target = _cache_folder() / f"{source.stem}-{key.hexdigest()[:16]}.so"
+    if not target.is_file():
+        _compile(source, target, dict(defines), architecture)
+    return ctypes.CDLL(str(target))
+
+
+def _compile(source: Path, target: Path, defines: Mapping[str, int | str], architecture: str) -> None:
+    print(f"compiling {source.name} for sm_{architecture} (once)", file=sys.stderr, flush=True)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = target.with_suffix(f".{os.getpid()}.tmp")
+    line = command(source, unfinished, defines, architecture)
+    try:
+        done = subprocess.run(line, capture_output=True, text=True, timeout=TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        problem = f"it did not end within {TIMEOUT_S} s"
+    else:
+        problem = done.stderr.strip() if done.returncode else ""
+    if problem:
+        unfinished.unlink(missing_ok=True)
+        raise UserError(
+            f"nvcc could not compile {source.name}: {problem[:2000]}",
+            f"the command was: {' '.join(line)}",
+            ExitCode.MACHINE,
+        )
+    unfinished.replace(target)  # whoever compiles at the same time writes the same
+
+
+@cache
+def _nvcc() -> str:
+    candidates = [os.environ.get("NVCC"), shutil.which("nvcc")]
+    candidates += [str(Path(os.environ.get("CUDA_HOME", "/usr/local/cuda")) / "bin/nvcc")]
+    for found in candidates:
+        if found and Path(found).is_file():
+            return found
+    raise UserError(
+        "the CUDA kernels have to be compiled, and no nvcc was found in $NVCC, PATH or $CUDA_HOME",
+        "install the CUDA toolkit, or choose what needs no kernel: decoder=static topk=torch loop=host",
+        ExitCode.MACHINE,
+    )
+
+
+@cache
+def _version(nvcc: str) -> str:
+    return subprocess.run([nvcc, "--version"], capture_output=True, text=True).stdout
+
+
+def _architecture() -> str:
+    import torch
+
+    major, minor = torch.cuda.get_device_capability()
+    # From Hopper on, the instructions of one generation only are behind the suffix.
+    return f"{major}{minor}" + ("a" if major >= 9 else "")
+
+
+def _cache_folder() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "gpu-gap-harness" / "kernels"
