@@ -75,10 +75,10 @@ class DecodeState:
         filled = [*prompts, *[prompts[0]] * absent]
         begins = [len(prompt) for prompt in filled]
         room = self.prompt.shape[1]
-        _send([[*prompt, *[0] * (room - len(prompt))] for prompt in filled], self.prompt)
-        _send(begins, self.begin)
-        _send([min(begin + new_tokens, positions) - 1 for begin in begins], self.limit)
-        _send([1] * len(prompts) + [0] * absent, self.present)
+        send([[*prompt, *[0] * (room - len(prompt))] for prompt in filled], self.prompt)
+        send(begins, self.begin)
+        send([min(begin + new_tokens, positions) - 1 for begin in begins], self.limit)
+        send([1] * len(prompts) + [0] * absent, self.present)
 
     def reset(self) -> None:
         """All rows at the last token of their prompts; a row that is not present stands behind it,
@@ -116,7 +116,7 @@ class DecodeState:
         )
 
 
-def _send(values: Sequence[object], to: torch.Tensor) -> None:
+def send(values: Sequence[object], to: torch.Tensor) -> None:
     """Host to device without waiting; the allocator of pinned memory keeps the values until they are
     there."""
     pinned = torch.tensor(values, dtype=to.dtype, pin_memory=to.is_cuda)

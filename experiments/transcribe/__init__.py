@@ -1,9 +1,9 @@
 """Sound files to text: any length, many at once.
 
-    from experiments.transcribe import Transcriber
+from experiments.transcribe import Transcriber
 
-    for segment in Transcriber()("talk.flac").segments:
-        print(segment.start, segment.end, segment.text)
+for segment in Transcriber()("talk.flac").segments:
+    print(segment.start, segment.end, segment.text)
 """
 
 from experiments.transcribe.pipeline import Outcome

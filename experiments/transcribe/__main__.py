@@ -110,14 +110,16 @@ def _check_standard_output(formats: Sequence[str], sounds: Sequence[Path]) -> No
     if len(formats) > 1:
         raise UserError(f"{' and '.join(formats)} don't go into one standard output", "--out FOLDER")
     if len(sounds) > 1 and formats != ["txt"]:
-        raise UserError(f"{len(sounds)} files as {formats[0]} don't go into one standard output", "--out FOLDER")
+        raise UserError(
+            f"{len(sounds)} files as {formats[0]} don't go into one standard output", "--out FOLDER"
+        )
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m experiments.transcribe",
         description="Transcribe sound files of any length, rate and number of channels.",
-        epilog="Files that are done already, from the same sound with the same settings, are skipped. A file that "
+        epilog="Files that are done already, from the same sound with the same settings, are skipped. One that "
         "can't be used does not stop the others. Exit codes: 0 all done, 2 usage, 3 a sound file or model that "
         "can't be used, 4 machine, 5 output folder, 130 interrupted.",
     )
@@ -128,7 +130,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="for the texts (default: standard output)")
     parser.add_argument("--force", action="store_true", help="also transcribe what is done already")
     parser.add_argument("--model", default="bundled", help="a choice of conf/model, a folder, or a hub name")
-    parser.add_argument("--scope", default=SCOPE, help="how it is decoded: a scope of conf/scope (%(default)s)")
+    parser.add_argument(
+        "--scope", default=SCOPE, help="how it is decoded: a scope of conf/scope (%(default)s)"
+    )
     parser.add_argument(
         "--batch", type=int, default=1, metavar="N", help="windows that are decoded at once (default: 1)"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -43,4 +44,4 @@ def join(clips: Sequence[Clip], dur_s: float, seed: int = 0) -> Joined:
 def disorder(segments: Sequence[Segment]) -> int:
     """How many segments begin before the one before ends, or end before they begin."""
     backwards = sum(segment.end < segment.start for segment in segments)
-    return backwards + sum(b.start < a.end for a, b in zip(segments, segments[1:], strict=False))
+    return backwards + sum(b.start < a.end for a, b in itertools.pairwise(segments))

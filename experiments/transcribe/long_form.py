@@ -1,8 +1,9 @@
 """Sound of any length, window after window, as Whisper does it (openai-whisper's transcribe.py).
 
-Each window begins where the segments of the one before end. `listen` is a generator that asks for a window to be
-decoded and is sent the result: whoever drives it decides which windows are decoded together. So the windows of
-one file one after the other, of many files side by side, and of one file cut at its silences are the same code.
+Each window begins where the segments of the one before end. `listen` is a generator that asks for a window to
+be decoded and is sent the result: whoever drives it decides which windows are decoded together. So the
+windows of one file one after the other, of many files side by side, and of one file cut at its silences are
+the same code.
 """
 
 from __future__ import annotations
@@ -16,12 +17,13 @@ import numpy as np
 from experiments.audio import SAMPLE_RATE_HZ, SHORTEST_S
 from experiments.transcribe.decoding import Decoded, Window
 from experiments.transcribe.fallback import Thresholds, compression_ratio
+from experiments.transcribe.levels import loudest, quiet_start
 from experiments.transcribe.results import Segment, Word
 from experiments.transcribe.segments import Piece, Pieces, split, text_tokens
-from experiments.transcribe.levels import loudest
 from experiments.transcribe.words import token_starts, words
 
 QUIET = 0.1  # of the loudest part of the speech before, as amplitude: 20 dB below it
+AGAIN_S = 1.0
 Listening = Generator[Window, Decoded, list[Segment]]
 
 
@@ -43,12 +45,14 @@ class Language:
 
 @dataclass(frozen=True)
 class Habits:
-    """prompt_tokens: of the text before, at most, that the next window is given; 0 for none. check_endings: where
-    the model says that nothing more is said in a window, believe it only if the rest is quiet; Whisper believes
-    it always, and loses what is said after a pause that the model took for the end."""
+    """prompt_tokens: of the text before, at most, that the next window is given; 0 for none. careful: do
+    not lose speech around long pauses, as Whisper does: a window begins where there is sound; that nothing
+    more is said in it is believed only if the rest is quiet; one in which the model hears speech and writes
+    nothing is heard again from a second later.
+    """
 
     prompt_tokens: int = 0
-    check_endings: bool = True
+    careful: bool = True
     thresholds: Thresholds = field(default_factory=Thresholds)
 
 
@@ -73,18 +77,25 @@ def listen(
     """
     segments: list[Segment] = []
     before: list[int] = []
-    start = 0
+    start, missed = 0, False
     while len(pcm := sound.window(start)) >= SHORTEST_S * SAMPLE_RATE_HZ:
+        if habits.careful and (pause := quiet_start(pcm)):
+            start += pause
+            pcm = sound.window(start)
+            heard(pause / SAMPLE_RATE_HZ)
         at_s, window_s = offset_s + start / SAMPLE_RATE_HZ, len(pcm) / SAMPLE_RATE_HZ
         prompt = _prompt(before, language, habits)
         decoded, temperature = yield from _believable(pcm, prompt, at_s, language, habits)
         found = split(decoded.tokens, language.timestamp_begin, window_s)
         if habits.thresholds.is_silence(decoded):
             found = Pieces((), window_s)
-        pieces = found.pieces
-        accounted_s = _checked(found, pcm) if habits.check_endings else found.accounted_s
-        segments += _segments(pieces, decoded, temperature, at_s, language)
-        before += [token for piece in pieces for token in text_tokens(piece.tokens, language.end)]
+        said = _segments(found.pieces, decoded, temperature, at_s, language)
+        accounted_s = found.accounted_s
+        if habits.careful:
+            missed = not said and not missed and decoded.no_speech_prob < habits.thresholds.most_no_speech
+            accounted_s = min(AGAIN_S, window_s) if missed else _checked(found, pcm)
+        segments += said
+        before += [token for segment in said for token in text_tokens(segment.tokens, language.end)]
         if temperature > habits.thresholds.forget_above:
             before.clear()
         start += max(1, round(accounted_s * SAMPLE_RATE_HZ))

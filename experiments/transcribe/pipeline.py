@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -82,7 +82,9 @@ class Pipeline:
                 index = 1
             else:
                 for index, stretch in enumerate(cut(Stream(file.sound.blocks())), start=1):
-                    yield Task(file, index - 1, listen(stretch, self._language, self._habits, stretch.start_s, heard))
+                    yield Task(
+                        file, index - 1, listen(stretch, self._language, self._habits, stretch.start_s, heard)
+                    )
         except UserError as error:
             yield Failed(file, error)
         else:

@@ -40,7 +40,8 @@ OTHER_FORMATS = (
     ("AC-3", 0, b"\x0b\x77"),
 )
 OTHER_SUFFIXES = frozenset(
-    ".3gp .aac .ac3 .amr .ape .avi .flv .m4a .m4b .mka .mkv .mov .mp4 .mpeg .mpg .webm .wma .wv".split()
+    (".3gp", ".aac", ".ac3", ".amr", ".ape", ".avi", ".flv", ".m4a", ".m4b", ".mka", ".mkv", ".mov", ".mp4")
+    + (".mpeg", ".mpg", ".webm", ".wma", ".wv")
 )
 SUFFIXES = OTHER_SUFFIXES | {f".{name.lower()}" for name in soundfile.available_formats()} | {".opus", ".oga"}
 
@@ -93,13 +94,17 @@ class Sound:
                     samples = np.frombuffer(raw, "<i2").reshape(-1, self.channels)
                     yield samples.mean(axis=1, dtype=np.float32) / 32768
         except (audioread.DecodeError, OSError) as problem:
-            raise unusable(self.path, f"is damaged ({problem or type(problem).__name__})", "the whole file") from None
+            raise unusable(
+                self.path, f"is damaged ({problem or type(problem).__name__})", "the whole file"
+            ) from None
 
 
 def open_sound(path: Path) -> Sound:
     """Look at a file's header. Raises UserError for what is no sound, or needs something installed."""
     if not path.is_file():
-        raise unusable(path, "is no file" if path.exists() else "does not exist", "files or folders of sound, or -")
+        raise unusable(
+            path, "is no file" if path.exists() else "does not exist", "files or folders of sound, or -"
+        )
     if not os.access(path, os.R_OK):
         raise unusable(path, "can't be read: permission denied", f"chmod +r {path}")
     name = _other_format(path)

@@ -23,10 +23,10 @@ class Word:
 class Segment:
     """A stretch of speech, mostly a sentence; start and end in seconds of the file.
 
-    tokens: of the vocabulary, timestamps included; temperature: at which they were drawn, 0 for the likeliest;
-    avg_logprob: mean log-probability of the tokens of the window that this segment is from; compression_ratio:
-    of that window's text, large if it repeats itself; no_speech_prob: that nobody speaks in the window; words:
-    empty unless they were asked for.
+    tokens: of the vocabulary, timestamps included; temperature: at which they were drawn, 0 for the
+    likeliest; avg_logprob: mean log-probability of the tokens of the window that this segment is from;
+    compression_ratio: of that window's text, large if it repeats itself; no_speech_prob: that nobody speaks
+    in the window; words: empty unless they were asked for.
     """
 
     start: float

@@ -1,7 +1,7 @@
 """Which files are done already, so that an interrupted call goes on where it stopped.
 
-`.transcribed.json` in the output folder says for each output what it was made from and how. A file is done if its
-outputs are there and were made from the same sound with the same settings.
+`.transcribed.json` in the output folder says for each output what it was made from and how. A file is done if
+its outputs are there and were made from the same sound with the same settings.
 """
 
 from __future__ import annotations
@@ -28,18 +28,20 @@ class Target:
 
 
 def targets(sounds: Sequence[Path]) -> list[Target]:
-    """A name for each file: its own without suffix, with it where two would have the same. Raises UserError."""
+    """A name for each file: without suffix, or with it where two would have the same. Raises UserError."""
     stems = Counter(path.stem for path in sounds)
     named = [Target(path, path.stem if stems[path.stem] == 1 else path.name) for path in sounds]
     again = [name for name, count in Counter(target.name for target in named).items() if count > 1]
     if again:
         both = " and ".join(str(target.sound) for target in named if target.name == again[0])
-        raise UserError(f"{both} would have the same outputs", "one call, with its own --out, for each folder")
+        raise UserError(
+            f"{both} would have the same outputs", "one call, with its own --out, for each folder"
+        )
     return named
 
 
 class Done:
-    """The record of an output folder, which is made if it is not there. Raises UserError if it can't be used."""
+    """The record of an output folder, which is made if need be. UserError for one that can't be used."""
 
     def __init__(self, folder: Path, formats: Sequence[str], settings: Mapping[str, Any]) -> None:
         self._folder = folder
@@ -81,7 +83,11 @@ class Done:
             about = target.sound.stat()
         except OSError:
             return {}  # equal to no record: whoever reads it says what is wrong
-        sound = {"path": str(target.sound.absolute()), "bytes": about.st_size, "modified_ns": about.st_mtime_ns}
+        sound = {
+            "path": str(target.sound.absolute()),
+            "bytes": about.st_size,
+            "modified_ns": about.st_mtime_ns,
+        }
         return {"sound": sound, "settings": self._settings}
 
     def _read(self) -> dict[str, Any]:

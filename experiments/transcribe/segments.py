@@ -1,8 +1,8 @@
 """The tokens of one window to segments, and to where the next window begins.
 
-Behaviour: openai-whisper's transcribe.py. Two timestamps in a row end one segment and begin the next; a single
-one at the end says that nothing is said after it; text behind the last pair was cut by the window's end and is
-heard again in the next window.
+Behaviour: openai-whisper's transcribe.py. Two timestamps in a row end one segment and begin the next; a
+single one at the end says that nothing is said after it; text behind the last pair was cut by the window's
+end and is heard again in the next window.
 """
 
 from __future__ import annotations

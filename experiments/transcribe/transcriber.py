@@ -21,12 +21,12 @@ TASKS = ("transcribe", "translate")
 class Transcriber:
     """A model on a device, ready to transcribe. Raises UserError for what can't be had.
 
-    model: `bundled`, another choice of conf/model, the folder of a checkpoint, or its name on the hub; scope: a
-    scope of conf/scope that decodes with the static decoder; batch: windows that are decoded at once;
-    sequential: window after window of each file as Whisper does it, instead of files cut at their silences (the
-    default if batch is 1); language: a code like `en`; task: `transcribe` or `translate` (into English);
-    word_timestamps: give each word its times; prompt_tokens: of the text before, at most, that the next window of
-    a sequential file is given; device: `auto`, `cuda` or `cpu`.
+    model: `bundled`, another choice of conf/model, the folder of a checkpoint, or its name on the hub; scope:
+    a scope of conf/scope that decodes with the static decoder; batch: windows that are decoded at once;
+    sequential: window after window of each file as Whisper does it, instead of files cut at their silences
+    (the default if batch is 1); language: a code like `en`; task: `transcribe` or `translate` (into English);
+    word_timestamps: give each word its times; prompt_tokens: of the text before, at most, that the next
+    window of a sequential file is given; device: `auto`, `cuda` or `cpu`.
     """
 
     def __init__(

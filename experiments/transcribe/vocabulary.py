@@ -39,7 +39,9 @@ def language_of(loaded: LoadedModel, task: str) -> Language:
     prompt = loaded.prompt[:-1]  # the last one asks for no timestamps
     if task == "translate":
         if loaded.language is None:
-            raise UserError(f"model {loaded.name} is English only and translates nothing", "--task transcribe")
+            raise UserError(
+                f"model {loaded.name} is English only and translates nothing", "--task transcribe"
+            )
         prompt = (*prompt[:-1], loaded.model.generation_config.task_to_id[task])
     return Language(
         task=prompt,

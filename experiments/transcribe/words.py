@@ -1,8 +1,8 @@
 """When each word is said: from where the decoder's cross-attention listens while it writes the word.
 
 The best monotonic path through the attention of the text tokens over the frames of the window (dynamic time
-warping) says when each token begins, as openai-whisper's timing.py has it. Segment times, where the model gives
-them, are the better ones: words are held between those of their segment.
+warping) says when each token begins, as openai-whisper's timing.py has it. Segment times, where the model
+gives them, are the better ones: words are held between those of their segment.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ REPLACEMENT = "\ufffd"  # what a tokenizer writes for a part of a character
 
 
 def token_starts(alignment: np.ndarray) -> np.ndarray:
-    """Seconds at which each row of `alignment` begins; float64 [tokens]. alignment: float32 [tokens, frames]."""
+    """Seconds at which each token begins, float64 [tokens]; alignment: float32 [tokens, frames]."""
     rows, frames = _compiled()(-alignment.astype(np.float64))
     first = np.r_[True, np.diff(rows) > 0]
     return frames[first] * FRAME_S
@@ -36,14 +36,16 @@ def words(
 ) -> list[Word]:
     """The words of one segment, their times held inside `span`, the segment's first and last second.
 
-    tokens: its text tokens; starts: of each token and of what follows the last, seconds; probabilities: of each
-    token; text: what tokens say. Raises nothing: tokens that are part of a character stay together.
+    tokens: its text tokens; starts: of each token and of what follows the last, seconds; probabilities: of
+    each token; text: what tokens say. Raises nothing: tokens that are part of a character stay together.
     """
     found = []
     for first, last in _groups(tokens, text):
         begin, end = np.clip([starts[first], starts[last]], *span)
         probability = float(np.mean(probabilities[first:last]))
-        found.append(Word(text(list(tokens[first:last])), round(begin, 3), round(end, 3), round(probability, 4)))
+        found.append(
+            Word(text(list(tokens[first:last])), round(begin, 3), round(end, 3), round(probability, 4))
+        )
     return found
 
 
@@ -59,7 +61,8 @@ def _groups(tokens: Sequence[int], text: Callable[[list[int]], str]) -> list[tup
         said = text(list(tokens[first:last]))
         if REPLACEMENT in said and last < len(tokens):
             continue
-        begins = said.startswith(" ") and said.strip() not in string.punctuation
+        bare = said.strip()
+        begins = said.startswith(" ") and (bare in OPENING or bare not in string.punctuation)
         after_opening = bool(groups) and text(list(tokens[slice(*groups[-1])])).strip() in OPENING
         if not groups or (begins and not after_opening):
             groups.append((first, last))

@@ -9,7 +9,7 @@ import dataclasses
 import json
 from collections.abc import Callable, Iterator
 
-from experiments.transcribe.results import Segment, Transcript, Word
+from experiments.transcribe.results import Segment, Transcript
 
 
 def txt(transcript: Transcript) -> str:
@@ -89,12 +89,9 @@ def _marked(segment: Segment) -> str:
     pieces = []
     for word in segment.words:
         inside = segment.start < word.start < segment.end and pieces
-        pieces.append((f"<{_clock(word.start, '.')}>" if inside else "") + _word(word))
-    return "".join(pieces).strip()
-
-
-def _word(word: Word) -> str:
-    return f"<c>{_escaped(word.text)}</c>"
+        text = _escaped(word.text if pieces else word.text.lstrip())
+        pieces.append(f"<{_clock(word.start, '.')}><c>{text}</c>" if inside else text)
+    return "".join(pieces)
 
 
 def _escaped(text: str) -> str:

@@ -1,0 +1,126 @@
+"""What the decoder listens to while it writes each token of a window: cross-attention of the heads that
+align.
+
+As openai-whisper's timing.py: one more pass over the tokens that were decoded, all at once and without
+timestamps.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+import torch.nn.functional as F
+
+from experiments.audio import SAMPLE_RATE_HZ
+from experiments.models import LoadedModel
+from experiments.transcribe.decoding import Decoded, Window
+from experiments.transcribe.segments import text_tokens
+from experiments.transcribe.words import FRAME_S
+
+SMOOTHED = 7  # frames, odd
+
+
+class Aligner:
+    """Adds `alignment` and `probabilities` to what was decoded.
+
+    Which heads align is in a checkpoint's generation config (`alignment_heads`). For one without, such as the
+    bundled one, all heads of the upper half of the layers are taken, as openai-whisper does: they are closest
+    to the words.
+    """
+
+    def __init__(self, loaded: LoadedModel) -> None:
+        self._loaded = loaded
+        self._decoder = loaded.model.get_decoder()
+        config = loaded.model.config
+        layers, self._heads = config.decoder_layers, config.decoder_attention_heads
+        known = getattr(loaded.model.generation_config, "alignment_heads", None)
+        upper = [(layer, head) for layer in range(layers // 2, layers) for head in range(self._heads)]
+        self._aligning: dict[int, list[int]] = {}
+        for layer, head in known or upper:
+            self._aligning.setdefault(layer, []).append(head)
+
+    def aligned(
+        self, encoded: torch.Tensor, windows: Sequence[Window], found: Sequence[Decoded]
+    ) -> list[Decoded]:
+        """encoded: [B, S, C], of the windows in their order."""
+        texts = [text_tokens(decoded.tokens, self._loaded.end) for decoded in found]
+        task = [window.prompt[window.prompt.index(self._loaded.prompt[0]) :] for window in windows]
+        rows = [[*prompt, self._loaded.prompt[-1], *text] for prompt, text in zip(task, texts, strict=True)]
+        width = max(map(len, rows))
+        ids = torch.tensor([[*row, *[self._loaded.end] * (width - len(row))] for row in rows])
+        encoded = encoded[: len(rows)]
+        with self._listening() as heard:
+            hidden = self._decoder(ids.to(encoded.device), encoder_hidden_states=encoded).last_hidden_state
+        aligned = []
+        for n, (window, decoded, text) in enumerate(zip(windows, found, texts, strict=True)):
+            frames = min(-(-len(window.pcm) // round(SAMPLE_RATE_HZ * FRAME_S)), encoded.shape[1])
+            begin = len(task[n])
+            here = slice(
+                begin, begin + len(text) + 1
+            )  # each predicts the token behind it, the last one the end
+            scores = torch.cat(
+                [heard.scores(layer, heads, n, here, frames) for layer, heads in self._aligning.items()]
+            )
+            logits = self._loaded.model.proj_out(hidden[n, here])[:-1].float()
+            chosen = torch.tensor(text, device=logits.device)[:, None]
+            probabilities = logits.softmax(-1).gather(1, chosen)[:, 0]
+            aligned.append(
+                dataclasses.replace(
+                    decoded,
+                    alignment=_clear(scores).cpu().numpy(),
+                    probabilities=probabilities.cpu().numpy(),
+                )
+            )
+        return aligned
+
+    @contextmanager
+    def _listening(self) -> Iterator[_Heard]:
+        """Inside, what cross-attention asks and finds is kept, whatever kernel computes it."""
+        heard = _Heard(self._heads)
+        hooks = []
+        for layer in self._aligning:
+            attention = self._decoder.layers[layer].encoder_attn
+            hooks.append(attention.q_proj.register_forward_hook(heard.keeper(layer, heard.queries)))
+            hooks.append(attention.k_proj.register_forward_hook(heard.keeper(layer, heard.keys)))
+        try:
+            yield heard
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+
+class _Heard:
+    """Queries [B, Q, C] and keys [B, S, C] of layers."""
+
+    def __init__(self, heads: int) -> None:
+        self._heads = heads
+        self.queries: dict[int, torch.Tensor] = {}
+        self.keys: dict[int, torch.Tensor] = {}
+
+    def keeper(self, layer: int, kept: dict[int, torch.Tensor]) -> Callable[..., None]:
+        def keep(module: object, arguments: object, output: torch.Tensor) -> None:
+            kept[layer] = output
+
+        return keep
+
+    def scores(self, layer: int, heads: list[int], row: int, here: slice, frames: int) -> torch.Tensor:
+        """Attention before softmax of some heads in one row, float32 [heads, Q, frames]."""
+        query = self.queries[layer][row, here].unflatten(-1, (self._heads, -1))[:, heads].float()
+        key = self.keys[layer][row, :frames].unflatten(-1, (self._heads, -1))[:, heads].float()
+        return torch.einsum("qhd,shd->hqs", query, key) * query.shape[-1] ** -0.5
+
+
+def _clear(scores: torch.Tensor) -> torch.Tensor:
+    """Attention [heads, tokens, frames] as one map [tokens, frames] in which the path of the words stands
+    out.
+    """
+    weights = scores.softmax(-1)
+    deviation, mean = torch.std_mean(weights, dim=-2, keepdim=True, correction=0)
+    weights = (weights - mean) / deviation.clamp(min=1e-6)
+    if weights.shape[-1] > SMOOTHED:
+        padded = F.pad(weights, (SMOOTHED // 2, SMOOTHED // 2), mode="reflect")
+        weights = padded.unfold(-1, SMOOTHED, 1).median(-1).values
+    return weights.mean(0)

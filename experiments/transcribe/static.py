@@ -1,0 +1,205 @@
+"""The fast path: windows decoded by captured rounds of static shape, the rows of a batch each at its own
+pace.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+
+import torch
+
+from experiments import network as networks
+from experiments.attention import kernels
+from experiments.audio import WINDOW_SAMPLES
+from experiments.choice import rules_of
+from experiments.decode_state import DecodeState, send
+from experiments.encoder import Encoder
+from experiments.features import LogMel
+from experiments.graphs import capture
+from experiments.loops import DeviceLoop, HostLoop, Loop
+from experiments.models import LoadedModel
+from experiments.network import Network
+from experiments.options import Options
+from experiments.rounds import GreedyRound, Round
+from experiments.static_decoder import aligned
+from experiments.transcribe.alignment import Aligner
+from experiments.transcribe.decoding import Decoded, Window
+from experiments.transcribe.sampling import SampledRound
+from experiments.transcribe.vocabulary import SpecialTokens
+from harness import phases
+from harness.errors import UserError
+from harness.phases import HostTimer, NvtxAnnotator, PhaseClock
+from kernels.logit_rules import NEVER, LogitRules
+
+
+class StaticWindowDecoder:
+    """A `WindowDecoder` of `batch` rows on the device of `loaded`; fewer windows leave rows empty.
+
+    options: the mechanisms of a scope. Raises UserError for one that has no static rounds.
+    """
+
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        options: Options,
+        batch: int,
+        prompt_tokens: int = 0,
+        word_timestamps: bool = False,
+        clock: PhaseClock | None = None,
+    ) -> None:
+        """prompt_tokens: text of windows before that a prompt may hold; clock: is told the phases."""
+        _check(options)
+        options = dataclasses.replace(options, batch=batch)
+        self.batch = batch
+        self._loaded = loaded
+        self._device = loaded.model.device
+        self._attention = options.attention
+        self._clock = clock or PhaseClock(HostTimer(), NvtxAnnotator())
+        self._new_tokens = loaded.new_tokens or loaded.model.config.max_target_positions // 2
+        prompt_room = len(loaded.prompt) + (1 + prompt_tokens if prompt_tokens else 0)
+        length = aligned(min(prompt_room + self._new_tokens, self._positions))
+        self._log_mel = LogMel(loaded.model.config.num_mel_bins).to(self._device)
+        on_gpu = self._device.type == "cuda"
+        self._pcm = torch.zeros(batch, WINDOW_SAMPLES, pin_memory=on_gpu)
+        self._state = DecodeState.allocate(batch, length, prompt_room, self._device)
+        rules = _endless(rules_of(loaded, length, timestamps=True), loaded)
+        with torch.inference_mode(), self._kernels():
+            network = networks.make(loaded, options, length, self._device.type)
+            self._encoder = Encoder(loaded.model.get_encoder(), options.encoder, batch)
+            self._ear = _Ear(network, self._encoder.encoded, self._state, loaded)
+            self._state.describe_windows([loaded.prompt[:-1]], self._new_tokens, self._positions)
+            self._prefill = _queued(self._ear, options, self._device.type)
+            self._likeliest = self._loop(GreedyRound(network, self._state, rules, options.topk), options)
+        self._sampled_round = SampledRound(network, self._state, rules)
+        self._options = options
+        self._sampled: Loop | None = None
+        self._aligner = Aligner(loaded) if word_timestamps else None
+
+    @torch.inference_mode()
+    def decode(self, windows: Sequence[Window]) -> list[Decoded]:
+        """The windows' tokens, in their order; at most `batch` windows."""
+        with self._kernels():
+            with self._clock.phase(phases.FEATURES):
+                features = self._features(windows)
+            with self._clock.phase(phases.ENCODE):
+                self._encoder(features)
+            with self._clock.phase(phases.PREFILL):
+                prompts = [window.prompt for window in windows]
+                self._ear.expect(prompts)
+                self._state.describe_windows(prompts, self._new_tokens, self._positions)
+                self._prefill()
+            with self._clock.phase(phases.DECODE):
+                self._loop_for(windows)(self._clock)
+                return self._result(windows)
+
+    def _features(self, windows: Sequence[Window]) -> torch.Tensor:
+        """Log-mel [windows, n_mels, 3000]. The windows before have been decoded, so their PCM may be
+        replaced.
+        """
+        pcm = self._pcm.numpy()
+        for row, window in zip(pcm, windows, strict=False):
+            row[: len(window.pcm)] = window.pcm
+            row[len(window.pcm) :] = 0.0
+        there = self._pcm[: len(windows)].to(self._device, non_blocking=True)
+        return self._log_mel(there).to(self._loaded.model.dtype)
+
+    def _loop_for(self, windows: Sequence[Window]) -> Loop:
+        if not any(window.temperature for window in windows):
+            return self._likeliest
+        absent = [0] * (self.batch - len(windows))
+        self._sampled_round.expect(
+            [*(window.temperature for window in windows), *absent],
+            [*(window.seed for window in windows), *absent],
+        )
+        if self._sampled is None:  # seldom needed, so captured when it is
+            self._sampled = self._loop(self._sampled_round, self._options)
+        return self._sampled
+
+    def _loop(self, one_round: Round, options: Options) -> Loop:
+        any_running = self._state.any_running
+        if options.graphs == "none" or self._device.type == "cpu":
+            return HostLoop(one_round, any_running, self._new_tokens)
+        if options.loop == "device":
+            return DeviceLoop(capture(one_round, keep_graph=True), any_running)
+        graph = capture(one_round)
+        return HostLoop(lambda mark: graph.replay(), any_running, self._new_tokens)
+
+    def _result(self, windows: Sequence[Window]) -> list[Decoded]:
+        """Wait for the device."""
+        state = self._state
+        wanted = (state.history, state.position, state.score, self._ear.no_speech)
+        copies = [x.to("cpu", non_blocking=True) for x in wanted]
+        if self._device.type == "cuda":
+            torch.cuda.current_stream().synchronize()
+        found = []
+        for window, history, last, score, no_speech in zip(
+            windows, *(c.tolist() for c in copies), strict=False
+        ):
+            chosen = history[len(window.prompt) : last + 1]
+            tokens = tuple(token for token in chosen if token != self._loaded.end)
+            found.append(Decoded(tokens, score / (len(tokens) + 1), no_speech))
+        if self._aligner is None:
+            return found
+        return self._aligner.aligned(self._encoder.encoded, windows, found)
+
+    def _kernels(self) -> AbstractContextManager[None]:
+        return kernels(self._attention, self._device.type)
+
+    @property
+    def _positions(self) -> int:
+        return int(self._loaded.model.config.max_target_positions)
+
+
+class _Ear:
+    """What was heard and the prompts into the caches, and the probability that nobody speaks.
+
+    The last token of a prompt is left to the first round: it chooses what follows.
+    """
+
+    def __init__(
+        self, network: Network, encoded: torch.Tensor, state: DecodeState, loaded: LoadedModel
+    ) -> None:
+        """no_speech: float32 [B]."""
+        self._network = network
+        self._encoded = encoded
+        self._state = state
+        self._start_token = loaded.prompt[0]
+        self._no_speech_token = SpecialTokens.of(loaded).no_speech
+        self._start = torch.zeros_like(state.begin)
+        self.no_speech = torch.zeros_like(state.score)
+
+    def expect(self, prompts: Sequence[tuple[int, ...]]) -> None:
+        """Note where each prompt has its start token: there the model says whether anyone speaks."""
+        places = [prompt.index(self._start_token) for prompt in prompts]
+        send([*places, *[0] * (self._state.rows - len(places))], self._start)
+
+    def __call__(self) -> None:
+        state = self._state
+        state.reset()
+        self._network.listen(self._encoded)
+        # Rows with shorter prompts read on behind them; those keys and values are overwritten before they
+        # count.
+        places = state.offsets[: state.prompt.shape[1]].expand_as(state.prompt)
+        logits = self._network.logits_at(state.prompt, places, self._start)
+        self.no_speech.copy_(logits.float().softmax(-1)[:, self._no_speech_token])
+
+
+def _queued(body: Callable[[], None], options: Options, device: str) -> Callable[[], object]:
+    return body if options.graphs == "none" or device == "cpu" else capture(body).replay
+
+
+def _endless(rules: LogitRules, loaded: LoadedModel) -> LogitRules:
+    """For a model that has to give an exact number of tokens (random weights): never the end token."""
+    if loaded.new_tokens is not None:
+        rules.banned[loaded.end] |= NEVER
+    return rules
+
+
+def _check(options: Options) -> None:
+    if options.speculate.drafts:
+        raise UserError(
+            "the pipeline has no speculative rounds: rows of a batch would wait for each other's drafts",
+            "a --scope without speculate",
+        )

@@ -1,0 +1,105 @@
+"""The fast decoder against transformers' model in plain steps."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from experiments import audio, models
+from experiments.models import LoadedModel
+from experiments.options import Options
+from experiments.transcribe.decoding import Decoded, Window
+from experiments.transcribe.sampling import gumbel
+from experiments.transcribe.static import StaticWindowDecoder
+from experiments.transcribe.vocabulary import SpecialTokens, language_of
+from harness.errors import UserError
+from tests.experiments.conftest import CLIPS, ROOT
+from tests.experiments.plain_decoder import PlainDecoder
+from tests.experiments.scripted import noise
+
+STATIC = Options(attention="sdpa", decoder="static")
+
+
+@pytest.fixture(scope="module")
+def loaded() -> LoadedModel:
+    cfg = {"source": "pretrained", "name": str(ROOT / "experiments" / "checkpoint"), "new_tokens": None}
+    return models.load(cfg, "sdpa", "en", "cpu", None)
+
+
+@pytest.fixture(scope="module")
+def windows(loaded: LoadedModel) -> list[Window]:
+    """Prompts of three lengths; sound of three lengths, one of them without speech."""
+    task = language_of(loaded, "transcribe").task
+    assert loaded.tokenizer is not None
+    before = loaded.tokenizer.encode(" It was 61 degrees in Leeds.", add_special_tokens=False)
+    prompt = (SpecialTokens.of(loaded).previous, *before, *task)
+    pcm = [audio.load(CLIPS / "heldout" / name)[0].samples for name in ("01_noise.ogg", "09_clean.ogg")]
+    return [
+        Window(pcm[0], task),
+        Window(pcm[1][: 9 * audio.SAMPLE_RATE_HZ], prompt),
+        Window(noise(3, 0.001), (*prompt[:3], *task)),
+    ]
+
+
+def close(ours: Decoded, theirs: Decoded) -> None:
+    assert ours.tokens == theirs.tokens
+    assert ours.avg_logprob == pytest.approx(theirs.avg_logprob, abs=1e-3)
+    assert ours.no_speech_prob == pytest.approx(theirs.no_speech_prob, abs=1e-4)
+
+
+def test_rows_with_prompts_of_their_own_give_what_transformers_gives(
+    loaded: LoadedModel, windows: list[Window]
+) -> None:
+    plain = PlainDecoder(loaded).decode(windows)
+    decoder = StaticWindowDecoder(loaded, STATIC, 4, prompt_tokens=20)
+    for ours, theirs in zip(decoder.decode(windows), plain, strict=True):
+        close(ours, theirs)
+    assert plain[0].no_speech_prob < 0.1 < 0.9 < plain[2].no_speech_prob
+    close(decoder.decode(windows[1:2])[0], plain[1])
+
+
+def test_drawing_is_repeatable_and_other_rows_don_t_matter(
+    loaded: LoadedModel, windows: list[Window]
+) -> None:
+    decoder = StaticWindowDecoder(loaded, STATIC, 2, prompt_tokens=20)
+    hot = Window(windows[1].pcm, windows[1].prompt, temperature=1.5, seed=7)
+    alone = decoder.decode([hot])[0]
+    beside, cold = decoder.decode([hot, windows[1]])
+    other = decoder.decode([Window(hot.pcm, hot.prompt, 1.5, seed=8)])[0]
+    assert alone.tokens == beside.tokens != other.tokens
+    close(cold, decoder.decode([windows[1]])[0])
+    assert alone.avg_logprob < cold.avg_logprob, "what is drawn is less likely than the likeliest"
+
+
+def test_the_noise_draws_from_softmax() -> None:
+    logits = torch.tensor([2.0, 1.0, 0.0, -torch.inf])
+    rows = 40_000
+    seeds, position = torch.arange(rows), torch.full((rows,), 3)
+    drawn = (logits / 0.7 + gumbel(seeds, position, 4)).argmax(-1)
+    shares = drawn.bincount(minlength=4) / rows
+    assert shares.tolist() == pytest.approx((logits / 0.7).softmax(-1).tolist(), abs=0.01)
+    assert not torch.equal(gumbel(seeds[:5], position[:5], 9), gumbel(seeds[:5], position[:5] + 1, 9))
+
+
+def test_each_text_token_is_aligned(loaded: LoadedModel, windows: list[Window]) -> None:
+    decoder = StaticWindowDecoder(loaded, STATIC, 3, prompt_tokens=20, word_timestamps=True)
+    for decoded, window in zip(decoder.decode(windows), windows, strict=True):
+        text = [token for token in decoded.tokens if token < loaded.end]
+        assert decoded.alignment is not None and decoded.probabilities is not None
+        assert decoded.alignment.shape == (len(text) + 1, -(-len(window.pcm) // 320))
+        assert np.isfinite(decoded.alignment).all()
+        assert ((decoded.probabilities >= 0) & (decoded.probabilities <= 1)).all()
+    assert np.mean(decoder.decode(windows[:1])[0].probabilities) > 0.8
+
+
+def test_a_model_of_random_weights_gives_exactly_as_many_tokens_as_it_is_told() -> None:
+    from experiments.transcribe.transcriber import configuration
+
+    cfg = configuration("tiny_random", "cuda_graphs")
+    random = models.load(cfg["model"], "sdpa", "en", "cpu", None)
+    decoder = StaticWindowDecoder(random, STATIC, 2)
+    found = decoder.decode([Window(noise(5), random.prompt[:-1]), Window(noise(9), random.prompt[:-1])])
+    assert [len(decoded.tokens) for decoded in found] == [24, 24]
+    with pytest.raises(UserError, match="no vocabulary"):
+        language_of(random, "transcribe")
