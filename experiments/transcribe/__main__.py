@@ -70,6 +70,7 @@ def _transcribe(
         language=options.language,
         task=options.task,
         word_timestamps=options.word_timestamps,
+        previous_tokens=options.previous_tokens,
         device=options.device,
     )
     console = Console(stderr=True, soft_wrap=True)
@@ -102,7 +103,7 @@ def _sounds(inputs: Sequence[str], stack: ExitStack, tally: Tally) -> list[Path]
 
 def _settings(options: argparse.Namespace) -> dict[str, object]:
     """What the outputs depend on beside the sound: other settings, other outputs."""
-    names = ("model", "scope", "batch", "long_form", "language", "task", "word_timestamps")
+    names = ("model", "scope", "batch", "long_form", "language", "task", "word_timestamps", "previous_tokens")
     return {name: getattr(options, name) for name in names}
 
 
@@ -119,9 +120,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m experiments.transcribe",
         description="Transcribe sound files of any length, rate and number of channels.",
-        epilog="Files that are done already, from the same sound with the same settings, are skipped. One that "
-        "can't be used does not stop the others. Exit codes: 0 all done, 2 usage, 3 a sound file or model that "
-        "can't be used, 4 machine, 5 output folder, 130 interrupted.",
+        epilog="Files that are done already, from the same sound with the same settings, are skipped. One "
+        "that can't be used does not stop the others. Exit codes: 0 all done, 2 usage, 3 a sound file or "
+        "model that can't be used, 4 machine, 5 output folder, 130 interrupted.",
     )
     parser.add_argument("inputs", nargs="+", metavar="FILE|FOLDER|-", help="sound; - is standard input")
     parser.add_argument(
@@ -141,6 +142,14 @@ def _parser() -> argparse.ArgumentParser:
         choices=("sequential", "cut"),
         help="sequential: window after window of each file, by its timestamps (default with --batch 1); cut: "
         "windows cut at silences, decoded side by side (default with larger batches)",
+    )
+    parser.add_argument(
+        "--previous-tokens",
+        type=int,
+        default=0,
+        metavar="N",
+        help="how many tokens of the text before each window is told (default: 0, with which the bundled "
+        "model does best; Whisper's own is 223)",
     )
     parser.add_argument("--language", default="en", help="code of the language spoken (%(default)s)")
     parser.add_argument("--task", choices=TASKS, default="transcribe", help="translate: into English")

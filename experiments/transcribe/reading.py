@@ -40,8 +40,9 @@ OTHER_FORMATS = (
     ("AC-3", 0, b"\x0b\x77"),
 )
 OTHER_SUFFIXES = frozenset(
-    (".3gp", ".aac", ".ac3", ".amr", ".ape", ".avi", ".flv", ".m4a", ".m4b", ".mka", ".mkv", ".mov", ".mp4")
-    + (".mpeg", ".mpg", ".webm", ".wma", ".wv")
+    f".{name}"
+    for names in ("3gp aac ac3 amr ape avi flv m4a m4b", "mka mkv mov mp4 mpeg mpg webm wma wv")
+    for name in names.split()
 )
 SUFFIXES = OTHER_SUFFIXES | {f".{name.lower()}" for name in soundfile.available_formats()} | {".opus", ".oga"}
 

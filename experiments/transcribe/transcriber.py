@@ -12,6 +12,7 @@ from harness import usage
 from harness.errors import ExitCode, UserError
 
 if TYPE_CHECKING:
+    from experiments.models import LoadedModel
     from experiments.transcribe.pipeline import Heed, Outcome
 
 SCOPE = "cuda_graphs"
@@ -25,7 +26,7 @@ class Transcriber:
     a scope of conf/scope that decodes with the static decoder; batch: windows that are decoded at once;
     sequential: window after window of each file as Whisper does it, instead of files cut at their silences
     (the default if batch is 1); language: a code like `en`; task: `transcribe` or `translate` (into English);
-    word_timestamps: give each word its times; prompt_tokens: of the text before, at most, that the next
+    word_timestamps: give each word its times; previous_tokens: of the text before, at most, that the next
     window of a sequential file is given; device: `auto`, `cuda` or `cpu`.
     """
 
@@ -39,10 +40,9 @@ class Transcriber:
         language: str = "en",
         task: str = "transcribe",
         word_timestamps: bool = False,
-        prompt_tokens: int | None = None,
+        previous_tokens: int = 0,
         device: str = "auto",
     ) -> None:
-        from experiments import models
         from experiments.options import Options
         from experiments.transcribe.long_form import Habits
         from experiments.transcribe.pipeline import Pipeline
@@ -53,8 +53,9 @@ class Transcriber:
         cfg = configuration(model, scope)
         options = Options.from_config(cfg)
         where = _device(device)
-        loaded = models.load(cfg["model"], options.attention, language, where, None)
-        habits = Habits(prompt_tokens=prompt_tokens or 0)
+        loaded = _load(cfg["model"], options.attention, language, where)
+        _check_room(previous_tokens, loaded)
+        habits = Habits(prompt_tokens=previous_tokens)
         words = language_of(loaded, task)
         decoder = StaticWindowDecoder(loaded, options, batch, habits.prompt_tokens, word_timestamps)
         self._pipeline = Pipeline(
@@ -97,6 +98,29 @@ def configuration(model: str, scope: str) -> dict[str, Any]:
             f"--scope with one of: {', '.join(_static_scopes())}",
         )
     return plain
+
+
+def _load(cfg: dict[str, Any], attention: str, language: str, device: str) -> LoadedModel:
+    from transformers import logging
+
+    from experiments import models
+
+    logging.disable_progress_bar()
+    try:
+        return models.load(cfg, attention, language, device, None)
+    except UserError as error:
+        if error.exit_code == ExitCode.INPUT:
+            hint = "--model bundled, the folder of a Whisper checkpoint, or its name on the hub"
+        else:
+            hint = error.hint.replace("audio.language=", "--language with")
+        what = str(error).replace("audio.language=", "--language ")
+        raise UserError(what, hint, error.exit_code) from error
+
+
+def _check_room(previous_tokens: int, loaded: LoadedModel) -> None:
+    most = loaded.model.config.max_target_positions // 2 - 1
+    if not 0 <= previous_tokens <= most:
+        raise UserError(f"--previous-tokens {previous_tokens} don't fit {loaded.name}", f"0 to {most}")
 
 
 def _static_scopes() -> list[str]:

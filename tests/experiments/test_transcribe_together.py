@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -90,7 +91,7 @@ def test_files_share_batches_and_come_out_in_order(files: list[Path], sequential
         assert outcome.transcript is not None
         segments = outcome.transcript.segments
         assert (segments[0].start, segments[-1].end) == (0, pytest.approx(seconds, abs=0.02))
-        assert all(abs(a.end - b.start) < 0.02 for a, b in zip(segments, segments[1:], strict=False))
+        assert all(abs(a.end - b.start) < 0.02 for a, b in pairwise(segments))
     sizes = [len(windows) for windows in decoder.asked]
     assert max(sizes) == 3 and sum(sizes) / len(sizes) > 1.5
 
