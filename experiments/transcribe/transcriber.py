@@ -27,7 +27,8 @@ class Transcriber:
     sequential: window after window of each file as Whisper does it, instead of files cut at their silences
     (the default if batch is 1); language: a code like `en`; task: `transcribe` or `translate` (into English);
     word_timestamps: give each word its times; previous_tokens: of the text before, at most, that the next
-    window of a sequential file is given; device: `auto`, `cuda` or `cpu`.
+    window of a sequential file is given; careful: see `Habits`;
+    device: `auto`, `cuda` or `cpu`.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class Transcriber:
         task: str = "transcribe",
         word_timestamps: bool = False,
         previous_tokens: int = 0,
+        careful: bool = True,
         device: str = "auto",
     ) -> None:
         from experiments.options import Options
@@ -55,7 +57,7 @@ class Transcriber:
         where = _device(device)
         loaded = _load(cfg["model"], options.attention, language, where)
         _check_room(previous_tokens, loaded)
-        habits = Habits(prompt_tokens=previous_tokens)
+        habits = Habits(previous_tokens, careful=careful)
         words = language_of(loaded, task)
         decoder = StaticWindowDecoder(loaded, options, batch, habits.prompt_tokens, word_timestamps)
         self._pipeline = Pipeline(

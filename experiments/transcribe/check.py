@@ -1,0 +1,169 @@
+"""How far to trust the pipeline: python -m experiments.transcribe.check [--minutes 20] [--json FILE]
+
+On the held-out clips of the bundled checkpoint, and on a long file made of them with silences between: word
+errors of each format and of both ways to take long sound, how far the two and transformers' own `generate`
+agree, whether times are in order, and what word timestamps cost.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import json
+import logging
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jiwer
+import soundfile
+from rich.table import Table
+
+from experiments import audio, word_errors
+from experiments.audio import SAMPLE_RATE_HZ
+from experiments.transcribe import longform_reference
+from experiments.transcribe.joined import disorder, join
+from experiments.transcribe.results import Transcript
+from experiments.transcribe.transcriber import Transcriber
+from experiments.transcribe.writers import FORMATS
+from harness import environment
+from harness.record import write_json
+from harness.report import screen
+
+HELD_OUT = environment.PROJECT / "experiments" / "clips" / "heldout"
+LANGUAGE = "en"
+BATCH = 8
+MODES = {"sequential": {"batch": BATCH, "sequential": True}, "cut": {"batch": BATCH, "sequential": False}}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure, print, and write the JSON if asked to."""
+    parser = argparse.ArgumentParser(prog="python -m experiments.transcribe.check")
+    parser.add_argument("--minutes", type=float, default=20, help="of the long file (default: %(default)g)")
+    parser.add_argument("--json", type=Path, help="write what was measured into this file")
+    options = parser.parse_args(arguments)
+    found = {"clips": clips(), "joined": joined(options.minutes * 60)}
+    for name, part in found.items():
+        screen().print(_table(name, part))
+    if options.json:
+        write_json(options.json, found)
+    return 0
+
+
+def clips() -> dict[str, Any]:
+    """The held-out clips, each a file: error rates by mode and by format, and agreement with transformers."""
+    files = audio.sound_files(HELD_OUT)
+    spoken = {file.name: audio.reference(file) or "" for file in files}
+    transcribed, took_s = {}, {}
+    for mode, how in MODES.items():
+        transcribed[mode], took_s[mode] = _transcribe(files, **how)
+    _, took_s["cut, words"] = _transcribe(files, **MODES["cut"], word_timestamps=True)
+    texts = {mode: {name: t.text for name, t in one.items()} for mode, one in transcribed.items()}
+    for format_, read in READERS.items():
+        texts[format_] = {name: read(FORMATS[format_](t)) for name, t in transcribed["cut"].items()}
+    theirs = longform_reference.texts(audio.load(HELD_OUT))
+    return {
+        "wer": {
+            name: _errors(one, spoken)["wer"] for name, one in (texts | {"transformers": theirs}).items()
+        },
+        "took_s": took_s,
+        "words_cost": took_s["cut, words"] / took_s["cut"] - 1,
+        "sequential_against_cut": _errors(texts["sequential"], texts["cut"])["wer"],
+        "same_as_transformers": {mode: 1 - _errors(texts[mode], theirs)["wer"] for mode in MODES},
+    }
+
+
+def joined(dur_s: float) -> dict[str, Any]:
+    """One long file, made of the clips: the same, and what is lost or said twice in a row."""
+    long = join(audio.load(HELD_OUT), dur_s)
+    texts, orders, took_s = {}, {}, {}
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "joined.flac"
+        soundfile.write(file, long.samples, SAMPLE_RATE_HZ)
+        ways = {"sequential": {}, "cut": MODES["cut"], "as Whisper": {"careful": False}}
+        for mode, how in ways.items():
+            transcripts, took_s[mode] = _transcribe([file], **how)
+            texts[mode] = transcripts[file.name].text
+            orders[mode] = disorder(transcripts[file.name].segments)
+    texts["transformers"] = longform_reference.text(long.samples)
+    errors = {name: _errors({"": text}, {"": long.reference}) for name, text in texts.items()}
+    return {
+        "dur_s": len(long.samples) / SAMPLE_RATE_HZ,
+        "wer": {name: one["wer"] for name, one in errors.items()},
+        "most_words_lost_in_a_row": {name: one["lost"] for name, one in errors.items()},
+        "most_words_added_in_a_row": {name: one["added"] for name, one in errors.items()},
+        "times_out_of_order": orders,
+        "took_s": took_s,
+        "sequential_against_cut": _errors({"": texts["sequential"]}, {"": texts["cut"]})["wer"],
+        "same_as_transformers": {
+            mode: 1 - _errors({"": texts[mode]}, {"": texts["transformers"]})["wer"] for mode in ways
+        },
+    }
+
+
+def _transcribe(files: Sequence[Path], **how: Any) -> tuple[dict[str, Transcript], float]:
+    """Transcripts by file name, and the seconds that they took."""
+    transcriber = Transcriber(**how)
+    began = time.perf_counter()
+    outcomes = list(transcriber.many(files))
+    took_s = time.perf_counter() - began
+    found = {}
+    for outcome in outcomes:
+        if outcome.transcript is None:
+            raise outcome.error or AssertionError(outcome.path)
+        found[outcome.path.name] = outcome.transcript
+    return found, took_s
+
+
+def _errors(heard: Mapping[str, str], spoken: Mapping[str, str]) -> dict[str, Any]:
+    """wer over all texts; lost, added: most words in a row that are missing or too many."""
+    normal = word_errors.normalizer_for(LANGUAGE)
+    output = jiwer.process_words([normal(t) for t in spoken.values()], [normal(heard[n]) for n in spoken])
+    chunks = [chunk for alignment in output.alignments for chunk in alignment]
+    lost = (c.ref_end_idx - c.ref_start_idx for c in chunks if c.type == "delete")
+    added = (c.hyp_end_idx - c.hyp_start_idx for c in chunks if c.type == "insert")
+    return {"wer": output.wer, "lost": max(lost, default=0), "added": max(added, default=0)}
+
+
+def _table(name: str, found: Mapping[str, Any]) -> Table:
+    """Rows of one part: what, of which, value."""
+    table = Table("measured", "of", "value", title=name, title_justify="left")
+    for what, value in found.items():
+        for of, one in value.items() if isinstance(value, dict) else [("", value)]:
+            table.add_row(what.replace("_", " "), of, f"{one:.4f}" if isinstance(one, float) else str(one))
+    return table
+
+
+def _srt(text: str) -> str:
+    import srt
+
+    return " ".join(cue.content for cue in srt.parse(text))
+
+
+def _vtt(text: str) -> str:
+    import webvtt
+
+    return " ".join(cue.text for cue in webvtt.from_string(text))
+
+
+def _tsv(text: str) -> str:
+    rows = csv.DictReader(io.StringIO(text), delimiter="\t", quoting=csv.QUOTE_NONE)
+    return " ".join(row["text"] for row in rows)
+
+
+READERS: dict[str, Callable[[str], str]] = {
+    "txt": lambda text: " ".join(text.split()),
+    "srt": _srt,
+    "vtt": _vtt,
+    "tsv": _tsv,
+    "json": lambda text: str(json.loads(text)["text"]),
+}
+
+
+if __name__ == "__main__":
+    logging.disable(logging.WARNING)
+    sys.exit(main())
