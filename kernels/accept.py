@@ -1,0 +1,70 @@
+"""Which of the drafted tokens stand, and the state of decoding after them."""
+
+from __future__ import annotations
+
+import torch
+
+
+def reference(
+    history: torch.Tensor,
+    position: torch.Tensor,
+    chosen: torch.Tensor,
+    logprobs: torch.Tensor,
+    limit: torch.Tensor,
+    end: int,
+    running: torch.Tensor,
+    any_running: torch.Tensor,
+    rounds: torch.Tensor,
+    score: torch.Tensor,
+) -> None:
+    """`accept` in torch, without host synchronisation: may be captured and compiled."""
+    queries = torch.arange(chosen.shape[1], device=chosen.device)
+    index = torch.arange(history.shape[1], device=chosen.device)
+    ahead = (position[:, None] + 1 + queries[:-1]).clamp(max=history.shape[1] - 1)
+    confirmed = (history.gather(1, ahead) == chosen[:, :-1]).long().cumprod(1).sum(1)
+    first_end = torch.where(chosen == end, queries, chosen.shape[1]).amin(1)
+    taken = torch.minimum(confirmed, first_end) + 1
+    taken = torch.minimum(taken, limit - position).clamp(min=0) * running
+    offset = index - position[:, None] - 1
+    tokens = chosen.gather(1, offset.clamp(0, chosen.shape[1] - 1))
+    history.copy_(torch.where((offset >= 0) & (offset < taken[:, None]), tokens, history))
+    score.add_(torch.where(queries < taken[:, None], logprobs, 0.0).sum(1))
+    rounds.add_(running)
+    position.add_(taken)
+    running.mul_((first_end >= taken) & (position < limit))
+    any_running.copy_(running.amax(0, keepdim=True))
+
+
+@torch.library.custom_op(
+    "gap_harness::accept",
+    mutates_args=("history", "position", "running", "any_running", "rounds", "score"),
+)
+def accept(
+    history: torch.Tensor,
+    position: torch.Tensor,
+    chosen: torch.Tensor,
+    logprobs: torch.Tensor,
+    limit: torch.Tensor,
+    end: int,
+    running: torch.Tensor,
+    any_running: torch.Tensor,
+    rounds: torch.Tensor,
+    score: torch.Tensor,
+) -> None:
+    """Take what the model confirms of the drafts, and its own next token, in place.
+
+    history: int64 [B, T]; behind position, int64 [B], stand Q - 1 drafts. chosen, logprobs: [B, Q], what the
+    model chose behind the last known token and behind each draft. limit: int64 [B], last index that may be
+    filled. running: int32 [B]. any_running: int32 [1]. rounds: int64 [B]. score: float32 [B].
+
+    A running row takes its n leading drafts that equal the choice and one choice more, up to the first end
+    token and up to limit: position += taken, rounds += 1, score += their log-probabilities; it stops at the
+    end token and at limit. Other rows stay as they are. Drafts that failed stay behind position and are
+    overwritten later: nothing else has to be rolled back. Greedy decoding is Q = 1.
+    """
+    reference(history, position, chosen, logprobs, limit, end, running, any_running, rounds, score)
+
+
+@accept.register_fake
+def _(*arguments: object) -> None:
+    return None
