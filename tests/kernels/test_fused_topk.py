@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -127,6 +128,29 @@ def test_the_op_is_one_that_torch_can_trust() -> None:
     *tensors, rules = example()
     flat = (rules.banned, rules.forced, rules.end, rules.timestamp_begin, rules.max_initial_timestamp)
     torch.library.opcheck(fused_topk_out, (*tensors, *flat, *outputs(6, 3)))
+
+
+@pytest.mark.parametrize(
+    "change, named",
+    [
+        ({"ids": torch.empty(6, 9, dtype=torch.long)}, "k is 9, not between 1 and 8"),
+        ({"ids": torch.empty(6, 3, dtype=torch.int32)}, "ids is torch.int32"),
+        ({"begin": torch.zeros(3, dtype=torch.long)}, r"begin is torch.int64 \[3\]"),
+        ({"positions": torch.zeros(12, dtype=torch.long)[::2]}, "positions is not contiguous"),
+        ({"logits": torch.zeros(5, VOCABULARY)}, "5 rows of logits"),
+        ({"logits": torch.zeros(6, VOCABULARY, dtype=torch.float64)}, "logits are torch.float64"),
+        ({"banned": torch.zeros(VOCABULARY + 1, dtype=torch.uint8)[1:]}, "multiple of 8"),
+    ],
+)
+def test_tensors_that_do_not_fit_are_refused(change: dict[str, torch.Tensor], named: str) -> None:
+    logits, history, positions, begin, rules = example()
+    ids, logprobs, logsumexp = outputs(6, 3)
+    tensors = {"logits": logits, "history": history, "positions": positions, "begin": begin}
+    tensors |= {"ids": ids, "logprobs": logprobs, "logsumexp": logsumexp}
+    if "banned" in change:
+        rules = replace(rules, banned=change.pop("banned"))
+    with pytest.raises(ValueError, match=named):
+        fused_topk(**(tensors | change), rules=rules)
 
 
 def test_the_reference_compiles_as_one_graph() -> None:
