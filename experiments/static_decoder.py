@@ -32,6 +32,8 @@ class StaticDecoder(nn.Module):
         self.embed = decoder.embed_tokens
         self.positions = decoder.embed_positions
         self.norm = decoder.layer_norm
+        self.head = nn.Linear(*self.embed.weight.shape[::-1], bias=False, device="meta")
+        self.head.weight = self.embed.weight
         heads = config.decoder_attention_heads
         self.layers = nn.ModuleList(_Layer(layer, heads, self._fused_attention) for layer in decoder.layers)
         self.cross = _CrossProjection(decoder.layers, heads)
@@ -86,7 +88,7 @@ class StaticDecoder(nn.Module):
         )  # [Q, T]
         for layer, own_cache, cross_cache in zip(self.layers, self.own_cache, self.cross_cache, strict=True):
             hidden = layer(hidden, positions, hide_future, own_cache, cross_cache)
-        return F.linear(self.norm(hidden[:, -1]), self.embed.weight)
+        return self.head(self.norm(hidden[:, -1]))
 
 
 class _Layer(nn.Module):
