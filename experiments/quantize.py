@@ -1,11 +1,12 @@
 """Weights of 8 bits for the decoder's linear layers: torchao quantises them, few rows go through our kernel.
 
-At batch 1 a step is limited by the bytes of its weights, so half the bytes are worth up to twice the speed, as long
-as no kernel writes a copy of the weights in 16 bits.
+At batch 1 a step is limited by the bytes of its weights: half the bytes are worth up to twice the speed, as
+long as no kernel writes a copy of the weights in 16 bits.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 
 import torch
@@ -24,7 +25,7 @@ from experiments.static_decoder import StaticDecoder
 from harness.errors import UserError
 from kernels import int8_gemv
 
-# torchao's settings for inductor are left alone: they'd make every later compilation of this process take minutes.
+# Inductor keeps its own settings: with torchao's, everything that this process compiles later takes minutes.
 _CONFIGS: dict[str, Callable[[], AOBaseConfig]] = {
     "int8": lambda: Int8WeightOnlyConfig(version=2, set_inductor_config=False),
     "int8_dynamic": lambda: Int8DynamicActivationInt8WeightConfig(version=2, set_inductor_config=False),
@@ -41,8 +42,8 @@ def apply(decoder: StaticDecoder, how: str, device: str) -> None:
     gets a quantised copy of its own, the embedding stays as it is, and so do the checkpoint's modules, which
     others go on using. Raises UserError for another `how`, and on a GPU if the kernel can't be compiled.
 
-    The cross-attention's keys and values stay in 16 bits: they are one product with 1500 rows per window, limited
-    by arithmetic and not by the bytes of its weights, and everything that is decoded depends on them.
+    The projection to the cross-attention's keys and values stays in 16 bits: one product with 1500 rows per
+    window, limited by arithmetic and not by the bytes of its weights, and all that is decoded depends on it.
     """
     if how == "none":
         return
@@ -64,16 +65,18 @@ def quantized(linear: nn.Linear, how: str) -> nn.Module:
     """`linear` with 8-bit weights, as a module of its own; `how` as for `apply`, but not `none`."""
     copy = nn.Linear(linear.in_features, linear.out_features, device="meta")
     copy.weight, copy.bias = linear.weight, linear.bias
-    quantize_(copy, _CONFIGS[how]())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of torchao about its own defaults
+        quantize_(copy, _CONFIGS[how]())
     return copy if how == "float8" else Int8Linear(copy.weight, copy.bias, rounds_input=how == "int8_dynamic")
 
 
 class Int8Linear(nn.Module):
     """A linear layer that reads torchao's int8 weights without a copy in 16 bits, if it has at most 8 rows.
 
-    rounds_input: also round the input to int8, by torchao and row by row. The product is the same kernel: with
-    few rows integer arithmetic saves nothing, and torchao's (`torch._int_mm`) takes neither fewer than 17 rows nor
-    an odd vocabulary, and can't be captured.
+    rounds_input: also round the input to int8, by torchao and row by row. The product is the same kernel: for
+    few rows integer arithmetic saves nothing, and torchao's (`torch._int_mm`) takes neither less than 17 rows
+    nor an odd vocabulary, and can't be captured.
     """
 
     def __init__(self, weight: Int8Tensor, bias: torch.Tensor | None, rounds_input: bool) -> None:

@@ -7,6 +7,7 @@ own product makes an fp16 copy of them in each call, which costs more than the i
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -26,16 +27,18 @@ _TILE = 8  # rows of w that a warp takes
 _STEP = 64  # of K, that a warp's load covers
 _FEW_STEPS, _MANY_STEPS = 4, 12  # loads in flight per lane
 _MAX_SPLIT = 20  # warps of a block
-_MANY_TILES = 2048  # more than an H200 has room for at once: then whole rows per warp, and no sums across warps
+_MANY_TILES = (
+    2048  # more than an H200 has room for at once: then whole rows per warp, and no sums across warps
+)
 
 
 @dataclass(frozen=True)
 class Plan:
     """How the kernel is laid out.
 
-    split: warps that share rows of w, each with a part of K; warps: of a block, a multiple of split; steps: loads
-    of 16 bytes in flight per lane, 4 or 12. overlap: programmatic dependent launch (Hopper and later): the
-    weights are loaded while the kernel before still runs. That kernel must not write w, scale or bias.
+    split: warps that share rows of w, each with a part of K; warps: of a block, a multiple of split; steps:
+    loads of 16 bytes in flight per lane, 4 or 12. overlap: programmatic dependent launch (Hopper and later):
+    the weights are loaded while the kernel before still runs, which must not be the one that writes them.
     """
 
     split: int
@@ -64,8 +67,8 @@ def int8_linear(
 ) -> torch.Tensor:
     """`reference` by the kernel where it can (at most MAX_ROWS rows, K a multiple of 16), else by torch.
 
-    The output is allocated here, outside the op: in a captured graph it comes from the graph's pool and has the
-    same address in every replay.
+    The output is allocated here, outside the op: in a captured graph it comes from the graph's pool and has
+    the same address in every replay.
     """
     rows = x.reshape(-1, x.shape[-1]).contiguous()
     if not 0 < len(rows) <= MAX_ROWS or x.shape[-1] % VECTOR:
@@ -86,8 +89,8 @@ def int8_linear_out(
 ) -> None:
     """out [M, N] = (x [M, K] · weight [N, K]) * scale [N, 1] + bias [N]; allocates nothing on a GPU.
 
-    M is 1 to 8, K a multiple of 16; weight is int8, all others of one dtype of DTYPES; all are contiguous, x and
-    weight aligned to 16 bytes. Sums are float32, in the same order in every call. Raises UserError otherwise.
+    M is 1 to 8, K a multiple of 16; weight is int8, all others of one dtype of DTYPES; all are contiguous, x
+    and weight aligned to 16 bytes; else UserError. Sums are float32, in the same order every time.
     """
     _check(out, x, weight, scale, bias)
     out.copy_(reference(x, weight, scale, bias))
@@ -116,7 +119,7 @@ def launch(
     scale: torch.Tensor,
     bias: torch.Tensor | None,
 ) -> None:
-    """The kernel in a layout of choice, on the current stream; arguments that are not checked, as for the op."""
+    """The kernel in a layout of choice, on the current stream; arguments as for the op, but not checked."""
     code = launcher()(
         x.data_ptr(),
         weight.data_ptr(),
@@ -136,7 +139,7 @@ def launch(
 
 
 @cache
-def launcher() -> ctypes._NamedFuncPointer:
+def launcher() -> Callable[..., int]:
     """The compiled launcher. Raises UserError without nvcc, so call it where that can still be told."""
     function = build.library(SOURCE).int8_gemv
     function.argtypes = [ctypes.c_void_p] * 5 + [ctypes.c_int] * 8 + [ctypes.c_void_p]
@@ -155,22 +158,23 @@ def _check(
 def _check_shapes(
     out: torch.Tensor, x: torch.Tensor, weight: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor | None
 ) -> None:
-    floats = [x, scale, out] if bias is None else [x, scale, out, bias]
     (m, k), n = x.shape, len(weight)
+    channels = [scale] if bias is None else [scale, bias]
+    floats = [out, x, *channels]
     if not 0 < m <= MAX_ROWS or k % VECTOR or k == 0:
         raise UserError(
             f"the int8 kernel can't take x of shape [{m}, {k}]",
             f"1 to {MAX_ROWS} rows of a multiple of {VECTOR}, or int8_linear, which takes all",
         )
-    if weight.shape != (n, k) or out.shape != (m, n) or any(t.numel() != n for t in floats[1:2] + floats[3:]):
-        shapes = [tuple(t.shape) for t in (out, x, weight, *floats[1:2], *floats[3:])]
+    if weight.shape != (n, k) or out.shape != (m, n) or any(t.numel() != n for t in channels):
+        shapes = [list(t.shape) for t in (out, x, weight, *channels)]
         raise UserError(
-            f"shapes that don't fit: out, x, weight, scale, bias are {shapes}",
+            f"the shapes of out, x, weight, scale and bias don't fit: {shapes}",
             "[M, N], [M, K], [N, K], [N, 1], [N]",
         )
     if weight.dtype != torch.int8 or x.dtype not in DTYPES or any(t.dtype != x.dtype for t in floats):
         raise UserError(
-            f"weight is {weight.dtype}, x, scale, out and bias are {[t.dtype for t in floats]}",
+            f"weight is {weight.dtype}, out, x, scale and bias are {[t.dtype for t in floats]}",
             "int8, and one of float16, bfloat16, float32 for all others",
         )
     if any(not t.is_contiguous() or t.device != x.device for t in (weight, *floats)):
