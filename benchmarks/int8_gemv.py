@@ -1,6 +1,6 @@
 """`python -m benchmarks.int8_gemv`: the int8 GEMV beside torchao's int8 linear, fp16 and the floor of bytes.
 
-Each is captured in a graph of many calls, which take their weights from many copies in turn, so that none is in
+Each is captured in a graph of many calls, which take their weights from many copies in turn: none is in
 the L2 cache. A call's time is that of the replayed graph divided by its calls: gaps between kernels count.
 """
 

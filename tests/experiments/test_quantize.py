@@ -62,6 +62,7 @@ def baseline(folder: Path) -> tuple[dict[str, list[int]], float]:
     return tokens, wer(subject, tokens)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", QUANTIZED)
 def test_words_and_tokens_stay(how: str, folder: Path, baseline: tuple[dict[str, list[int]], float]) -> None:
     expected, expected_wer = baseline
