@@ -27,9 +27,8 @@ _TILE = 8  # rows of w that a warp takes
 _STEP = 64  # of K, that a warp's load covers
 _FEW_STEPS, _MANY_STEPS = 4, 12  # loads in flight per lane
 _MAX_SPLIT = 20  # warps of a block
-_MANY_TILES = (
-    2048  # more than an H200 has room for at once: then whole rows per warp, and no sums across warps
-)
+# More than an H200 has room for at once: from there on whole rows per warp, and no sums across warps.
+_MANY_TILES = 2048
 
 
 @dataclass(frozen=True)
