@@ -1,7 +1,7 @@
 """`python -m benchmarks.peers`: Whisper beside its peers, side by side in one run.
 
-Each contender runs in a process of its own, one after the other, on the same windows, with the same weights and
-number of tokens. Rows are added to a file as they are made, so that parts can be run in separate calls:
+Each contender runs in a process of its own, one after the other, on the same windows, with the same weights
+and number of tokens. Rows are added to a file as they are made, so parts can be run in separate calls:
 
   python -m benchmarks.peers --batch 1 --only 'transformers*' openai_whisper
   python -m benchmarks.peers --batch 1 --only cuda_graphs

@@ -27,7 +27,7 @@ def main() -> int:
 
 
 def _measured(contender: Contender, task: Task) -> dict[str, Any]:
-    """What `measure` returns; or `refused` (what was found, what to do) or `failed` (an error's first line)."""
+    """What `measure` returns; or `refused` (what was found, what to do), or `failed` (the error)."""
     try:
         module = importlib.import_module(f"benchmarks.peers.{contender.module}")
         return module.measure(task, contender.argument)

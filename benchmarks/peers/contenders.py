@@ -65,7 +65,7 @@ def everyone() -> list[Contender]:
 
 
 def chosen(patterns: Sequence[str]) -> list[Contender]:
-    """Those whose name fits one of the patterns (`transformers*`), in their order; UserError if one fits none."""
+    """Those whose name fits one of the patterns (`transformers*`); UserError for one that fits none."""
     known = everyone()
     for pattern in patterns:
         if not any(fnmatch(one.name, pattern) for one in known):
@@ -106,8 +106,8 @@ class _Shapes:
 def floor_bytes(task: Task) -> float:
     """Bytes that the mean decode step of a task reads and writes at least.
 
-    A batch reads the weights once, and keys and values for each of its windows. experiments.floor is linear in
-    both caches' positions, so a batch of N is one window with N times as many.
+    A batch reads the weights once, and keys and values for each of its windows. experiments.floor is linear
+    in both caches' positions, so a batch of N is one window with N times as many.
     """
     shape = model(task.model)["shape"]
     shapes = _Shapes(

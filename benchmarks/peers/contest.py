@@ -62,8 +62,8 @@ def call(contender: Contender, task: Task, patience_s: float) -> dict[str, Any]:
 
 
 def row(contender: Contender, task: Task, stamp: dict[str, Any], answer: dict[str, Any]) -> Row:
-    """The answer with all that is needed to read it later. The tokens of the reference are kept (`chosen`, one
-    text for each window), those of the others only until they are compared (`decoded`)."""
+    """The answer with all that is needed to read it later. The tokens of the reference are kept (`chosen`,
+    one text for each window), those of the others only until they are compared (`decoded`)."""
     tokens = [" ".join(map(str, window)) for window in answer.pop("tokens", [])]
     settings = {key: value for key, value in asdict(task).items() if key not in ("batch", "sound")}
     return {

@@ -137,7 +137,7 @@ def renamed(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def _small_tokenizer(vocabulary: int, loaded: LoadedModel, whisper: Any) -> Any:
-    """openai's tokenizer cut to a vocabulary that is too small for it: its first words, and our special ids."""
+    """openai's tokenizer for a vocabulary that is too small for it: its first words and our special ids."""
     import tiktoken
 
     start, english, transcribe, no_timestamps = loaded.prompt

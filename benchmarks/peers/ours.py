@@ -17,7 +17,7 @@ from harness.phases import PhaseClock
 
 def measure(task: Task, scope: str) -> dict[str, Any]:
     work = Scope(task, scope)
-    return timed(work, task) | {"notes": work.notes()}
+    return timed(work, task) | work.facts()
 
 
 class Scope:
@@ -34,8 +34,10 @@ class Scope:
     def tokens(self) -> list[list[int]]:
         return [window["tokens"] for window in self._work.transcripts()]
 
-    def notes(self) -> list[str]:
-        return list(self._work.describe()["notes"])
+    def facts(self) -> dict[str, Any]:
+        """`notes`, and `floor_bytes` of its own: those of a scope with smaller weights are fewer."""
+        described = self._work.describe()
+        return {"notes": described["notes"], "floor_bytes": described["floor"]["decode_step_bytes"]}
 
 
 def configuration(task: Task, scope: str) -> DictConfig:

@@ -84,7 +84,5 @@ def _origin(rows: Sequence[Row]) -> str:
     counts = sorted({len(row["total_ms"]) for row in rows if row.get("total_ms")})
     often = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else f"{counts[0]}" if counts else "no"
     first = rows[0]
-    return (
-        f"{made}; {first['tokens']} tokens, medians of {often} iterations after {first['warmup']} of warm-up; "
-        f"{named}"
-    )
+    counted = f"{first['tokens']} tokens, medians of {often} iterations after {first['warmup']} of warm-up"
+    return f"{made}; {counted}; {named}"
