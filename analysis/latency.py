@@ -10,7 +10,9 @@ import numpy as np
 from analysis.phases import DECODE_STEP
 from analysis.statistics import estimate, flat, median_of
 
-Iteration = Mapping[str, Any]  # {"iter_ns": int, "phases": {name: [ns, …]}}
+# {"iter_ns": int, "phases": {name: [ns, …]}, "counts": {name: int}}; older runs and other programs count
+# nothing
+Iteration = Mapping[str, Any]
 
 PHASES = ("features", "encode", "prefill", "decode")  # what an iteration consists of, in order
 
@@ -33,7 +35,7 @@ def steps_ms(iterations: Sequence[Iteration]) -> np.ndarray:
 
 def latency_samples(iterations: Sequence[Iteration], audio_s: float = 0.0) -> dict[str, list[float]]:
     """One value per iteration: total_ms, features_ms, encode_ms, prefill_ms, decode_ms (those that were
-    timed), ms_per_token (decode / number of decode steps, where every iteration has steps) and
+    timed), ms_per_token (decode / tokens that it gave, where every iteration has some) and
     real_time_factor (total / `audio_s`, if given)."""
     if not iterations:
         return {}
@@ -53,18 +55,20 @@ def latency_samples(iterations: Sequence[Iteration], audio_s: float = 0.0) -> di
 
 def latency_metrics(iterations: Sequence[Iteration], audio_s: float = 0.0) -> dict[str, float]:
     """Medians of `latency_samples` with quartiles `.p25` and `.p75` and, from six iterations on, the 95%
-    interval of the median, `.low` and `.high` (see `analysis.statistics`); and tokens (decode steps of an
-    iteration, median).
+    interval of the median, `.low` and `.high` (see `analysis.statistics`); and tokens (that the decode phase
+    of an iteration gave, median). Over all iterations: tokens_per_round, and of a draft acceptance, the
+    share of its tokens that the model confirmed.
 
-    ms_per_token.p90 and .p99 are over the single decode steps of all iterations: the mean of an iteration
-    hides its slow steps.
+    ms_per_token.p90 and .p99 are over the single decode steps of all iterations that give one token each: the
+    mean of an iteration hides its slow steps.
     """
     if not iterations:
         return {}
     tokens = _tokens(iterations)
-    metrics = {"tokens": float(np.median(tokens))}
-    if all(tokens):
-        p90, p99 = np.nanpercentile(steps_ms(iterations), [90, 99]).tolist()
+    metrics = {"tokens": float(np.median(tokens))} | _ratios(iterations)
+    steps = steps_ms(iterations)
+    if all(tokens) and steps.size and metrics.get("tokens_per_round", 1.0) == 1.0:
+        p90, p99 = np.nanpercentile(steps, [90, 99]).tolist()
         metrics |= {"ms_per_token.p90": p90, "ms_per_token.p99": p99}
     for name, values in latency_samples(iterations, audio_s).items():
         p25, p75 = np.percentile(values, [25, 75]).tolist()
@@ -73,5 +77,22 @@ def latency_metrics(iterations: Sequence[Iteration], audio_s: float = 0.0) -> di
 
 
 def _tokens(iterations: Sequence[Iteration]) -> list[int]:
-    """Decode steps of each iteration."""
-    return [len(iteration["phases"].get(DECODE_STEP, [])) for iteration in iterations]
+    """Tokens that the decode phase of each iteration gave: one a step, where they were not counted."""
+    steps = [len(iteration["phases"].get(DECODE_STEP, [])) for iteration in iterations]
+    return [
+        iteration.get("counts", {}).get("tokens", count)
+        for iteration, count in zip(iterations, steps, strict=True)
+    ]
+
+
+def _ratios(iterations: Sequence[Iteration]) -> dict[str, float]:
+    counts = [iteration.get("counts", {}) for iteration in iterations]
+    found = {}
+    for name, over, under in (
+        ("tokens_per_round", "tokens", "rounds"),
+        ("acceptance", "accepted", "drafted"),
+    ):
+        total = sum(one.get(under, 0) for one in counts)
+        if total:
+            found[name] = sum(one.get(over, 0) for one in counts) / total
+    return found

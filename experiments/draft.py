@@ -6,7 +6,9 @@ of the model's last cross-attention. Its file holds the rest, so it is useless w
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -51,6 +53,16 @@ def own_parameters(
     """The draft's parameters that are not its model's, by name."""
     shared = {id(parameter) for parameter in model.parameters()}
     return {name: p for name, p in draft.named_parameters() if id(p) not in shared}
+
+
+def draft_of(model: WhisperForConditionalGeneration, cfg: Mapping[str, Any]) -> WhisperForCausalLM:
+    """The draft for a conf/model choice: what lies beside a checkpoint, or, for random weights, as random
+    ones. Raises UserError."""
+    if cfg["source"] == "pretrained":
+        return load(Path(cfg.get("path") or cfg["name"]).expanduser(), model)
+    with torch.random.fork_rng():
+        torch.manual_seed(cfg["seed"])
+        return new_draft(model, model.config.decoder_ffn_dim).eval()
 
 
 def save(draft: WhisperForCausalLM, model: WhisperForConditionalGeneration, folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import takewhile
 from typing import Any
 
 import torch
@@ -21,8 +22,8 @@ class GenerateDecoder:
         self._attention = attention
         self._device = device
 
-    def decode(self, features: torch.Tensor, clock: PhaseClock) -> list[int]:
-        """Token ids of one window, without the prompt and the end token. features: [1, n_mels, 3000]."""
+    def decode(self, features: torch.Tensor, clock: PhaseClock) -> list[list[int]]:
+        """Token ids of each window, without the prompt and the end token. features: [B, n_mels, 3000]."""
         loaded = self._loaded
         marks = _PhaseMarks(clock, loaded.end, loaded.max_new_tokens)
         encoder = loaded.model.get_encoder()
@@ -37,7 +38,7 @@ class GenerateDecoder:
             marks.close()
             for hook in hooks:
                 hook.remove()
-        return [token for token in tokens[0].tolist() if token != loaded.end]
+        return [list(takewhile(lambda token: token != loaded.end, row)) for row in tokens.tolist()]
 
     def _arguments(self, marks: _PhaseMarks) -> dict[str, Any]:
         loaded = self._loaded
@@ -64,6 +65,7 @@ class _PhaseMarks(StoppingCriteria):
         self._end = end
         self._max_new_tokens = max_new_tokens
         self._chosen = 0
+        self._ended: torch.Tensor | None = None
         self._open: list[str] = []
 
     def __call__(self, input_ids: torch.Tensor, scores: object, **_: object) -> torch.Tensor:
@@ -89,8 +91,10 @@ class _PhaseMarks(StoppingCriteria):
             self._clock.end(self._open.pop())
 
     def _is_last(self, input_ids: torch.Tensor) -> bool:
-        # Reading the token blocks the host; generate does the same right after, so this moves the wait only.
-        return self._chosen == self._max_new_tokens or int(input_ids[0, -1]) == self._end
+        ends = input_ids[:, -1] == self._end
+        self._ended = ends if self._ended is None else self._ended | ends
+        # Reading it blocks the host; generate does the same right after, so this moves the wait only.
+        return self._chosen == self._max_new_tokens or bool(self._ended.all())
 
     def _begin(self, name: str, payload: int | None = None) -> None:
         self._clock.begin(name, payload)

@@ -2,7 +2,7 @@
 
 The weights are those of a transformers checkpoint; the arithmetic follows Whisper (Radford et al. 2022,
 arXiv 2212.04356): pre-norm blocks of self-attention, cross-attention and a GELU MLP, tied output embedding.
-What changes from token to token lives in tensors on the device: the position, the last token, the caches.
+What changes from token to token lives in tensors on the device, and each row has positions of its own.
 """
 
 from __future__ import annotations
@@ -10,83 +10,92 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import nn
-from transformers.models.whisper.modeling_whisper import WhisperDecoderLayer
-
-from experiments.models import LoadedModel
+from transformers.models.whisper.modeling_whisper import WhisperDecoder, WhisperDecoderLayer
 
 ALIGNMENT = 8  # SDPA's masked kernels want the key length in multiples of this
 
 
 class StaticDecoder(nn.Module):
-    """Batch 1. Buffers, allocated once (L layers, H heads, T cache length, S encoder positions, D head size):
+    """The `Network` of torch operations. Buffers, allocated once (L layers, B rows, H heads, T cache length,
+    S encoder positions, D head size):
 
-    own_cache [L, 2, 1, H, T, D] keys and values of self-attention; cross_cache [L, 2, 1, H, S, D] those of
-    cross-attention; encoded [1, S, H*D]; token [1, 1] the last token chosen; position [1] its place.
+    own_cache [L, 2, B, H, T, D] keys and values of self-attention; cross_cache [L, 2, B, H, S, D] those of
+    cross-attention. Modules that hold weights of a step: layers, and head, the tied vocabulary projection.
     """
 
-    def __init__(self, loaded: LoadedModel, attention: str) -> None:
+    own_cache: torch.Tensor
+    cross_cache: torch.Tensor
+
+    def __init__(
+        self,
+        decoder: WhisperDecoder,
+        attention: str,
+        rows: int = 1,
+        length: int | None = None,
+        cross_cache: torch.Tensor | None = None,
+    ) -> None:
+        """length: T, by default the decoder's positions; cross_cache: one that another network fills."""
         super().__init__()
-        decoder = loaded.model.get_decoder()
-        config = loaded.model.config
-        self._fused_attention = attention != "eager"
-        self.embed = decoder.embed_tokens
-        self.positions = decoder.embed_positions
-        self.norm = decoder.layer_norm
+        config = decoder.config
         heads = config.decoder_attention_heads
-        self.layers = nn.ModuleList(_Layer(layer, heads, self._fused_attention) for layer in decoder.layers)
-        self.cross = _CrossProjection(decoder.layers, heads)
-        self._allocate(loaded)
+        self.norm = decoder.layer_norm
+        self.embed = decoder.embed_tokens
+        self.layers = nn.ModuleList(_Layer(layer, heads, attention != "eager") for layer in decoder.layers)
+        self.head = nn.Linear(config.d_model, config.vocab_size, bias=False, device="meta")
+        self.head.weight = self.embed.weight
+        self.cross = None if cross_cache is not None else _CrossProjection(decoder.layers, heads)
+        self._allocate(decoder, rows, aligned(length or config.max_target_positions), cross_cache)
+        self.eval()
 
-    def _allocate(self, loaded: LoadedModel) -> None:
-        config, weight = loaded.model.config, self.embed.weight
-        layers, heads = config.decoder_layers, config.decoder_attention_heads
+    def _allocate(
+        self, decoder: WhisperDecoder, rows: int, length: int, cross_cache: torch.Tensor | None
+    ) -> None:
+        config, weight = decoder.config, self.embed.weight
+        layers, heads = len(self.layers), config.decoder_attention_heads
         head_size = config.d_model // heads
-        length = len(loaded.prompt) + loaded.max_new_tokens
-        length += -length % ALIGNMENT
-        source = config.max_source_positions
+        like = {"dtype": weight.dtype, "device": weight.device}
+        if cross_cache is None:
+            shape = (layers, 2, rows, heads, config.max_source_positions, head_size)
+            cross_cache = torch.zeros(shape, **like)
+        # Buffers, so that torch.compile takes their addresses as constant and allows writing to them.
+        self.register_buffer("cross_cache", cross_cache)
+        self.register_buffer("own_cache", torch.zeros(layers, 2, rows, heads, length, head_size, **like))
+        self.register_buffer("slots", torch.arange(length, device=weight.device))
+        self.register_buffer("row", torch.arange(rows, device=weight.device))
+        # Drafts may stand behind the last position that the model knows; what is computed there is not taken.
+        known = decoder.embed_positions.weight.detach()
+        self.register_buffer("places", known[self.slots.clamp(max=len(known) - 1)])
 
-        def buffer(name: str, *shape: int, dtype: torch.dtype = weight.dtype) -> None:
-            # A buffer, so that torch.compile takes its address as constant and allows writing to it.
-            self.register_buffer(name, torch.zeros(shape, dtype=dtype, device=weight.device))
+    def listen(self, encoded: torch.Tensor) -> None:
+        """Fill the cross-attention cache from the encoder's output [B, S, C]; nothing to do if it is
+        shared."""
+        if self.cross is not None:
+            self.cross_cache.copy_(self.cross(encoded))
 
-        buffer("own_cache", layers, 2, 1, heads, length, head_size)
-        buffer("cross_cache", layers, 2, 1, heads, source, head_size)
-        buffer("encoded", 1, source, config.d_model)
-        buffer("token", 1, 1, dtype=torch.long)
-        buffer("position", 1, dtype=torch.long)
-        as_ids = {"dtype": torch.long, "device": weight.device}
-        self.register_buffer("slots", torch.arange(length, **as_ids))
-        self.register_buffer("prompt", torch.tensor([loaded.prompt], **as_ids))
-        self.register_buffer("suppress", torch.tensor(loaded.suppress, **as_ids))
-        self.register_buffer("begin_suppress", torch.tensor(loaded.begin_suppress, **as_ids))
+    def logits(self, tokens: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+        """tokens, positions: int64 [B, Q] -> logits [B * Q, V]."""
+        return self.head(self.norm(self._hidden(tokens, positions)).flatten(0, 1))
 
-    def prefill(self) -> None:
-        """Project `encoded` to the cross-attention cache, run the prompt, choose the first token."""
-        self.cross_cache.copy_(self.cross(self.encoded))
-        length = self.prompt.shape[1]
-        logits = self._logits(self.prompt, self.slots[:length])
-        self._choose(logits.index_fill(-1, self.begin_suppress, -torch.inf), self.slots[length : length + 1])
+    def logits_at(self, tokens: torch.Tensor, positions: torch.Tensor, query: torch.Tensor) -> torch.Tensor:
+        """The same, but only of query number `query` int64 [B] in each row: [B, V]."""
+        return self.head(self.norm(self._hidden(tokens, positions)[self.row, query]))
 
-    def step(self) -> None:
-        """Decode one token from the last one: reads and writes buffers only."""
-        self._choose(self._logits(self.token, self.position), self.position + 1)
-
-    def _choose(self, logits: torch.Tensor, position: torch.Tensor) -> None:
-        """Greedy choice among the allowed tokens; logits [1, V], position [1] of the chosen token."""
-        chosen = logits.index_fill(-1, self.suppress, -torch.inf).argmax(-1)
-        self.token.copy_(chosen[None])
-        self.position.copy_(position)
-
-    def _logits(self, tokens: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
-        """tokens [1, Q] at positions [Q] -> logits of the last one [1, V]."""
-        hidden = self.embed(tokens) + self.positions.weight[positions]
+    def _hidden(self, tokens: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+        """tokens, positions [B, Q] -> [B, Q, C] before the last norm."""
+        hidden = self.embed(tokens) + self.places[positions]
         # Added to the scores rather than a mask of booleans, which SDPA would turn into this in every layer.
-        hide_future = torch.where(self.slots <= positions[:, None], 0.0, -torch.inf).to(
+        hide_future = torch.where(self.slots <= positions[:, None, :, None], 0.0, -torch.inf).to(
             hidden.dtype
-        )  # [Q, T]
+        )  # [B, 1, Q, T]
+        slots = self.row[:, None], positions
         for layer, own_cache, cross_cache in zip(self.layers, self.own_cache, self.cross_cache, strict=True):
-            hidden = layer(hidden, positions, hide_future, own_cache, cross_cache)
-        return F.linear(self.norm(hidden[:, -1]), self.embed.weight)
+            hidden = layer(hidden, slots, hide_future, own_cache, cross_cache)
+        return hidden
+
+
+def aligned(length: int) -> int:
+    """The least length of a cache that holds `length` and that SDPA's masked kernels take."""
+    return length + -length % ALIGNMENT
 
 
 class _Layer(nn.Module):
@@ -109,25 +118,27 @@ class _Layer(nn.Module):
     def forward(
         self,
         hidden: torch.Tensor,
-        positions: torch.Tensor,
+        slots: tuple[torch.Tensor, torch.Tensor],
         hide_future: torch.Tensor,
         own_cache: torch.Tensor,
         cross_cache: torch.Tensor,
     ) -> torch.Tensor:
-        """hidden [1, Q, C] at positions [Q], hide_future [Q, T], caches [2, 1, H, T or S, D]."""
+        """hidden [B, Q, C] at slots (row [B, 1], position [B, Q]), hide_future [B, 1, Q, T], caches
+        [2, B, H, T or S, D].
+        """
         qkv = self._split(self.qkv(self.self_norm(hidden)), 3)
-        own_cache.index_copy_(3, positions, qkv[1:])
+        own_cache.permute(1, 3, 0, 2, 4).index_put_(slots, qkv[1:].permute(1, 3, 0, 2, 4))
         hidden = hidden + self.self_out(self._attend(qkv[0], own_cache, hide_future))
         (query,) = self._split(self.cross_query(self.cross_norm(hidden)), 1)
         hidden = hidden + self.cross_out(self._attend(query, cross_cache, None))
         return hidden + self.mlp_out(F.gelu(self.mlp_in(self.mlp_norm(hidden))))
 
     def _split(self, x: torch.Tensor, parts: int) -> torch.Tensor:
-        """[1, Q, parts*C] -> [parts, 1, H, Q, D]."""
+        """[B, Q, parts*C] -> [parts, B, H, Q, D]."""
         return x.unflatten(-1, (parts, self.heads, -1)).permute(2, 0, 3, 1, 4)
 
     def _attend(self, query: torch.Tensor, cache: torch.Tensor, added: torch.Tensor | None) -> torch.Tensor:
-        """Attention of [1, H, Q, D] over keys and values [2, 1, H, T, D] -> [1, Q, C]."""
+        """Attention of [B, H, Q, D] over keys and values [2, B, H, T, D] -> [B, Q, C]."""
         keys, values = cache
         if self.fused_attention:
             mixed = F.scaled_dot_product_attention(query, keys, values, attn_mask=added)
@@ -149,8 +160,8 @@ class _CrossProjection(nn.Module):
         self.count = len(layers)
 
     def forward(self, encoded: torch.Tensor) -> torch.Tensor:
-        """encoded [1, S, C] -> keys and values [L, 2, 1, H, S, D]."""
-        mixed = self.project(encoded).unflatten(-1, (self.count, 2, self.heads, -1))  # [1, S, L, 2, H, D]
+        """encoded [B, S, C] -> keys and values [L, 2, B, H, S, D]."""
+        mixed = self.project(encoded).unflatten(-1, (self.count, 2, self.heads, -1))  # [B, S, L, 2, H, D]
         return mixed.permute(2, 3, 0, 4, 1, 5)
 
 

@@ -1,83 +1,153 @@
-"""The decode loop around the static step: the host runs ahead of the device and never waits for a token."""
+"""Windows to tokens by decode rounds of static shape: encoder, prefill, rounds, and one look at the
+result."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import torch
+from transformers import WhisperForCausalLM
 
+from experiments import network as networks
 from experiments.attention import kernels
-from experiments.graphs import runner
+from experiments.choice import rules_of
+from experiments.decode_state import DecodeState
+from experiments.encoder import Encoder
+from experiments.graphs import capture
+from experiments.loops import DeviceLoop, HostLoop, Loop
 from experiments.models import LoadedModel
-from experiments.static_decoder import StaticDecoder
+from experiments.network import Network
+from experiments.options import Options
+from experiments.rounds import GreedyRound, Prefill, Round
+from experiments.speculate import Script, SpeculativeRound
+from experiments.static_decoder import StaticDecoder, aligned
 from harness import phases
-from harness.phases import PhaseClock
+from harness.phases import HostTimer, PhaseClock, SilentAnnotator
 
-LAG = 2  # steps in flight before the host reads a token: enough to hide a launch, at most LAG steps wasted
+Prompt = tuple[int, ...]
 
 
 class StaticLoop:
-    """Encoder, captured prefill and captured step; the end token is looked for LAG steps behind."""
+    """Up to `options.batch` windows at once; with graphs, prefill and round are captured once."""
 
-    def __init__(self, loaded: LoadedModel, attention: str, graphs: str, device: str) -> None:
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        options: Options,
+        device: str,
+        draft: WhisperForCausalLM | None = None,
+        prompt_room: int | None = None,
+        timestamps: bool = False,
+    ) -> None:
+        """draft: that of options.speculate; prompt_room: tokens of the longest prompt, by default that of
+        `loaded`; timestamps: whether Whisper's rules for them hold (the prompt then must not forbid them)."""
         self._loaded = loaded
-        self._encoder = loaded.model.get_encoder()
-        self._decoder = StaticDecoder(loaded, attention).eval()
-        self._kernels = lambda: kernels(attention, device)
-        with torch.inference_mode(), self._kernels():
-            self._prefill = runner(self._decoder.prefill, "manual" if graphs != "none" else "none", device)
-            self._step = runner(self._decoder.step, graphs, device)
-        self._arrivals = _Arrivals(self._decoder.token, loaded.max_new_tokens)
+        self._options = options
+        self._device = device
+        room = prompt_room or len(loaded.prompt)
+        length = self._length(room)
+        self._state = DecodeState.allocate(options.batch, length, room, loaded.model.device)
+        self._rules = rules_of(loaded, length, timestamps)
+        self._script: Script | None = None
+        self._described: list[Prompt] = []
+        with torch.inference_mode(), kernels(options.attention, device):
+            network = networks.make(loaded, options, length, device)
+            draft_network = self._draft_network(draft, network) if draft else None
+            self._encoder = Encoder(loaded.model.get_encoder(), options.encoder, options.batch)
+            given = self._state, self._rules, options.topk
+            prefill = Prefill(network, draft_network, self._encoder.encoded, *given)
+            self._describe([loaded.prompt])
+            self._prefill, self._loop = self._queued(prefill, self._round_of(network, draft_network))
 
-    def decode(self, features: torch.Tensor, clock: PhaseClock) -> list[int]:
-        """Token ids of one window, without the prompt and the end token. features: [1, n_mels, 3000]."""
-        with self._kernels():
+    def _length(self, prompt_room: int) -> int:
+        """Of history and caches. Drafts may stand up to K places behind the last token that is taken."""
+        tokens = min(prompt_room + self._loaded.max_new_tokens, self._positions)
+        drafts = self._options.speculate.drafts
+        return aligned(tokens + (drafts + 1 if drafts else 0))
+
+    @property
+    def _positions(self) -> int:
+        return int(self._loaded.model.config.max_target_positions)
+
+    def _draft_network(self, draft: WhisperForCausalLM, network: Network) -> Network:
+        rows, length = self._state.history.shape
+        shared = network.cross_cache[-1:]
+        decoder = StaticDecoder(draft.get_decoder(), self._options.attention, rows, length, shared)
+        return networks.compiled(decoder, self._options.graphs, self._device)
+
+    def _round_of(self, network: Network, draft: Network | None) -> Round:
+        state, rules, topk, how = self._state, self._rules, self._options.topk, self._options.speculate
+        if draft is None:
+            return GreedyRound(network, state, rules, topk)
+        if how.acceptance is not None:
+            self._script = Script(state, self._loaded.model.config.vocab_size, how.drafts, how.acceptance)
+        return SpeculativeRound(network, draft, state, rules, topk, how.drafts, self._script)
+
+    def _queued(self, prefill: Prefill, one_round: Round) -> tuple[Callable[[], object], Loop]:
+        """What queues the prefill, and what queues the rounds."""
+        any_running = self._state.any_running
+        most_rounds = self._loaded.max_new_tokens - 1  # the first token is the prefill's
+        if self._options.graphs == "none" or self._device == "cpu":
+            return prefill, HostLoop(one_round, any_running, most_rounds)
+        first = capture(prefill)
+        if self._options.loop == "device":
+            return first.replay, DeviceLoop(capture(one_round, keep_graph=True), any_running)
+        graph = capture(one_round)
+        return first.replay, HostLoop(lambda mark: graph.replay(), any_running, most_rounds)
+
+    def decode(
+        self,
+        features: torch.Tensor,
+        clock: PhaseClock,
+        prompts: Sequence[Prompt] | None = None,
+        known: torch.Tensor | None = None,
+    ) -> list[list[int]]:
+        """Token ids of each window, without prompt and end token. features: [1 to B, n_mels, 3000]; prompts:
+        of each window, by default that of the model; known: what `learn` found, where proposals are
+        scripted."""
+        prompts = prompts or [self._loaded.prompt] * len(features)
+        with torch.inference_mode(), kernels(self._options.attention, self._device):
             with clock.phase(phases.ENCODE):
-                self._decoder.encoded.copy_(self._encoder(features).last_hidden_state)
+                self._encoder(features)
             with clock.phase(phases.PREFILL):
+                if self._script and known is not None:
+                    self._script.follow(known)
+                self._describe(prompts)
                 self._prefill()
-                self._arrivals.post(0)
             with clock.phase(phases.DECODE):
-                return self._steps(clock)
+                self._loop(clock)
+                return self._result(clock, prompts)
 
-    def _steps(self, clock: PhaseClock) -> list[int]:
-        chosen: list[int] = []
-        count = self._loaded.max_new_tokens
-        for index in range(1, count):
-            if index >= LAG and self._arrived(chosen, index - LAG):
-                return chosen
-            with clock.phase(phases.DECODE_STEP, payload=index):
-                self._step()
-                self._arrivals.post(index)
-        for index in range(len(chosen), count):
-            if self._arrived(chosen, index):
-                break
-        return chosen
+    @torch.inference_mode()
+    def learn(self, features: torch.Tensor) -> torch.Tensor:
+        """The history of greedy decoding, int64 [B, T], for scripted proposals: those of the verifying pass
+        itself, with proposals that are wrong, so that near-ties are decided alike."""
+        if self._script is None:
+            raise ValueError("proposals are not scripted")
+        self._script.never_agree()
+        self.decode(features, PhaseClock(HostTimer(), SilentAnnotator()))
+        return self._state.history.clone()
 
-    def _arrived(self, chosen: list[int], index: int) -> bool:
-        """Append token `index` once it is here; True if it is the end token, which is not appended."""
-        token = self._arrivals.get(index)
-        if token == self._loaded.end:
-            return True
-        chosen.append(token)
-        return False
+    def _describe(self, prompts: Sequence[Prompt]) -> None:
+        if list(prompts) != self._described:
+            self._described = list(prompts)
+            self._state.describe_windows(prompts, self._loaded.max_new_tokens, self._positions)
 
-
-class _Arrivals:
-    """Copies of each token to the host, with a slot and an event of its own: none waits for another."""
-
-    def __init__(self, token: torch.Tensor, count: int) -> None:
-        self._token = token
-        on_gpu = token.is_cuda
-        self._slots = torch.zeros(count, dtype=torch.long, pin_memory=on_gpu)
-        self._events = [torch.cuda.Event() for _ in range(count)] if on_gpu else []
-
-    def post(self, index: int) -> None:
-        """Queue the copy of the token that is being decoded."""
-        self._slots[index : index + 1].copy_(self._token[0], non_blocking=True)
-        if self._events:
-            self._events[index].record()
-
-    def get(self, index: int) -> int:
-        """Wait for token `index` and return it."""
-        if self._events:
-            self._events[index].synchronize()
-        return int(self._slots[index])
+    def _result(self, clock: PhaseClock, prompts: Sequence[Prompt]) -> list[list[int]]:
+        """Wait for the device, and count what it did."""
+        state = self._state
+        copies = [x.to("cpu", non_blocking=True) for x in (state.history, state.position, state.rounds)]
+        if self._device == "cuda":
+            torch.cuda.current_stream().synchronize()
+        history, position, rounds = (copy.tolist() for copy in copies)
+        tokens, decoded, taken = [], 0, 0
+        for row, prompt in enumerate(prompts):
+            begin, last = len(prompt), position[row]
+            tokens.append([token for token in history[row][begin : last + 1] if token != self._rules.end])
+            decoded += rounds[row] - 1  # the prefill is none
+            taken += last - begin
+        clock.count(phases.ROUNDS, decoded)
+        if drafts := self._options.speculate.drafts:
+            clock.count(phases.DRAFTED, drafts * decoded)
+            clock.count(phases.ACCEPTED, taken - decoded)
+        return tokens

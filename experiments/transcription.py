@@ -1,4 +1,4 @@
-"""The workload: sound files to text, one 30 s window after the other.
+"""The workload: sound files to text, in windows of 30 s, one after the other or several at once.
 
 The module is importable without torch: `check` runs in the parent process, `build` in the measured child.
 """
@@ -6,7 +6,8 @@ The module is importable without torch: `check` runs in the parent process, `bui
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,11 +15,12 @@ from experiments import audio, floor
 from experiments.options import Options
 from harness import phases
 from harness.errors import ExitCode, UserError
-from harness.phases import HostTimer, NvtxAnnotator, PhaseClock
+from harness.phases import HostTimer, NvtxAnnotator, PhaseClock, SilentAnnotator
 
 if TYPE_CHECKING:
     import torch
 
+    Decode = Callable[[int, torch.Tensor, PhaseClock], list[list[int]]]
 
 # Of a checkpoint, those that decide its tokens and words.
 CHECKPOINT_FILES = ("model.safetensors", "config.json", "generation_config.json", "tokenizer.json")
@@ -86,32 +88,53 @@ class Transcription:
             for clip in self._clips
             for index, window in enumerate(clip.windows())
         ]
-        self._decoder = self._make_decoder()
+        pcm = [pcm for _, _, pcm in self._windows]
+        size = self._options.batch
+        self._batches = [torch.cat(pcm[first : first + size]) for first in range(0, len(pcm), size)]
+        self._decode = self._make_decoder(cfg["model"])
         self._lengths: list[int] = []  # tokens of each window in the last iteration
 
-    def _make_decoder(self) -> Any:
+    def _make_decoder(self, model: Mapping[str, Any]) -> Decode:
+        """What decodes batch number n from its features."""
         loaded, options = self._loaded, self._options
         if options.decoder == "generate":
             from experiments.generate import GenerateDecoder
 
-            return GenerateDecoder(loaded, options.attention, self._device)
+            generate = GenerateDecoder(loaded, options.attention, self._device)
+            return lambda number, features, clock: generate.decode(features, clock)
+        from experiments.draft import draft_of
         from experiments.static_loop import StaticLoop
 
-        if options.graphs != "none" and self._device == "cpu":
-            self._notes.append("CUDA graphs need a GPU: on this CPU the step ran uncaptured (same tokens)")
-        return StaticLoop(loaded, options.attention, options.graphs, self._device)
+        if self._device == "cpu":
+            self._notes += options.without_gpu()
+        draft = draft_of(loaded.model, model) if options.speculate.drafts else None
+        loop = StaticLoop(loaded, options, self._device, draft)
+        if options.speculate.how != "scripted":
+            return lambda number, features, clock: loop.decode(features, clock)
+        self._notes.append(
+            f"proposals are scripted: a seeded pattern has {options.speculate.acceptance:.0%} of "
+            f"them accepted, "
+            "whatever the draft says, which computes as many"
+        )
+        clock = PhaseClock(HostTimer(), SilentAnnotator())
+        known = [loop.learn(self._log_mel(pcm, clock)) for pcm in self._batches]
+        return lambda number, features, clock: loop.decode(features, clock, known=known[number])
 
     def run(self, clock: PhaseClock) -> None:
         """One iteration over all windows; returns when the device has done all that was queued."""
-        self._lengths = [len(tokens) for tokens in self._transcribe(clock)]
+        found = self._transcribe(clock)
+        self._lengths = [len(tokens) for tokens in found]
+        most = self._loaded.max_new_tokens
+        # A window that ended has an end token besides; the first token is the prefill's.
+        clock.count(phases.TOKENS, sum(min(count + 1, most) - 1 for count in self._lengths))
         if self._device == "cuda":
-            self._torch.cuda.synchronize()  # steps that ran ahead of an end token may still be running
+            self._torch.cuda.synchronize()  # rounds that ran ahead of the last token may still be running
 
     def _transcribe(self, clock: PhaseClock) -> list[list[int]]:
-        tokens = []
+        tokens: list[list[int]] = []
         with self._torch.inference_mode():
-            for _, _, pcm in self._windows:
-                tokens.append(self._decoder.decode(self._log_mel(pcm, clock), clock))
+            for number, pcm in enumerate(self._batches):
+                tokens += self._decode(number, self._log_mel(pcm, clock), clock)
         return tokens
 
     def _log_mel(self, pcm: torch.Tensor, clock: PhaseClock) -> torch.Tensor:
@@ -148,8 +171,7 @@ class Transcription:
             "model": self._loaded.name,
             "parameters": sum(p.numel() for p in model.parameters()),
             "dtype": str(model.dtype).removeprefix("torch."),
-            "attention": self._options.attention,
-            "decoder": self._options.decoder,
+            **asdict(self._options),
             "graphs": self._options.graphs if self._device == "cuda" else "none",
             "audio_s": round(audio.total_seconds(self._clips), 3),
             "windows": len(self._windows),
@@ -158,22 +180,25 @@ class Transcription:
         }
 
     def _floor(self) -> dict[str, float]:
-        """Bytes and FLOPs that a decode step can't do without, at the mean position of those that ran; empty
-        before the first."""
+        """Bytes and FLOPs that a greedy decode step of a batch can't do without, at the mean position of
+        those that ran; empty before the first."""
         if not sum(self._lengths):
             return {}
         # The n steps of a window find the prompt and 1 to n tokens in the cache.
         tokens = sum(n * (n + 1) / 2 for n in self._lengths) / sum(self._lengths)
         cached = len(self._loaded.prompt) + tokens
         model = self._loaded.model
-        least = floor.decode_step(model.config, cached, model.dtype.itemsize)
+        rows = self._options.batch
+        weight_bytes = 1 if self._options.quantize != "none" else model.dtype.itemsize
+        least = floor.decode_step(model.config, cached, model.dtype.itemsize, rows, weight_bytes)
         return {
             "decode_step_bytes": least.bytes,
             "decode_step_flops": least.flops,
+            "rows": rows,
             "cached_tokens": cached,
             "element_bytes": model.dtype.itemsize,
         }
 
     def close(self) -> None:
         """Free the model and the graphs, so that a next workload of this process finds the memory."""
-        del self._decoder, self._loaded
+        del self._decode, self._loaded

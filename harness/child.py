@@ -78,7 +78,8 @@ def _perform(role: str, cfg: DictConfig, run: Path) -> dict[str, Any]:
         return {
             "warmup": warmup,
             "iterations": [
-                {"iter_ns": ns, "phases": _phases(clock)} for ns, clock in zip(iter_ns, clocks, strict=True)
+                {"iter_ns": ns, "phases": _phases(clock), "counts": clock.counts}
+                for ns, clock in zip(iter_ns, clocks, strict=True)
             ],
             "transcripts": transcripts,
             "word_errors": None if traced else workload.word_errors(work, transcripts),

@@ -84,14 +84,16 @@ def overhead(name: str, measured: dict[str, Any], traced: dict[str, Any]) -> dic
 
 
 def floor(child: dict[str, Any], gpu: dict[str, Any] | None) -> dict[str, float]:
-    """The time that a decode step's bytes take at the peak bandwidth of `gpu` (of `environment.gpu`), ms, and
-    how many times that a token takes; empty where bytes, peak or tokens are unknown."""
-    least_bytes = child["workload"].get("floor", {}).get("decode_step_bytes")
+    """The time that the bytes of a token take at the peak bandwidth of `gpu` (of `environment.gpu`), ms, and
+    how many times that a token takes; empty where bytes, peak or tokens are unknown. A greedy decode step
+    gives a token to each row of its batch."""
+    floor = child["workload"].get("floor", {})
+    least_bytes = floor.get("decode_step_bytes")
     peak_bps = (gpu or {}).get("memory_bandwidth_bps")
     ms_per_token = latency(child).get("ms_per_token")
     if not (least_bytes and peak_bps and ms_per_token):
         return {}
-    floor_ms = least_bytes / peak_bps * 1e3
+    floor_ms = least_bytes / floor.get("rows", 1) / peak_bps * 1e3
     return {FLOOR_MS: floor_ms, FLOOR_RATIO: ms_per_token / floor_ms}
 
 

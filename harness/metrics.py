@@ -13,7 +13,9 @@ _TIMES = (
 )
 ERROR_RATES = ("wer", "cer")
 AGREEMENT = "token_agreement"
-_OF_TOKENS = ("tokens", *ERROR_RATES, AGREEMENT)
+ACCEPTANCE = "acceptance"
+_OF_TOKENS = ("tokens", "tokens_per_round", ACCEPTANCE, *ERROR_RATES, AGREEMENT)
+SPEEDUP = "speedup"  # ms_per_token of the run that it is compared with, over its own
 OVERHEAD = "profiling_overhead"
 METRICS_OVERHEAD = "metrics_overhead"
 _OF_METRICS = ("dram_gbps", "dram_share", "bytes_per_step")
@@ -27,7 +29,7 @@ def source_of(metric: str) -> str:
         return "both"
     if metric.rpartition(".")[2] in _OF_METRICS:
         return "sampled"
-    if metric in (FLOOR_MS, FLOOR_RATIO):
+    if metric in (FLOOR_MS, FLOOR_RATIO, SPEEDUP):
         return "measured"
     return "measured" if metric.split(".")[0] in _TIMES + _OF_TOKENS else "traced"
 

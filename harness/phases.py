@@ -17,6 +17,13 @@ ENCODE = "encode"
 PREFILL = "prefill"
 DECODE = "decode"
 DECODE_STEP = "decode.step"
+DRAFT = "decode.draft"
+VERIFY = "decode.verify"
+
+# What is counted beside the times.
+TOKENS = "tokens"  # that the decode phase gave, end tokens among them; the first of a window is the prefill's
+ROUNDS = "rounds"  # of decoding, summed over the windows of a batch
+DRAFTED, ACCEPTED = "drafted", "accepted"  # tokens of a draft, and those that the model confirmed
 
 
 class Timer(Protocol):
@@ -109,6 +116,11 @@ class PhaseClock:
         self._annotator = annotator
         self._open: list[tuple[str, Any]] = []
         self._done: list[tuple[str, tuple[Any, Any]]] = []
+        self.counts: dict[str, int] = {}
+
+    def count(self, name: str, number: int) -> None:
+        """Add to what is counted by that name."""
+        self.counts[name] = self.counts.get(name, 0) + number
 
     def begin(self, name: str, payload: int | None = None) -> None:
         """Open the phase `name`; `payload` is what varies between its calls (a position, a count)."""

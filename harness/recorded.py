@@ -17,6 +17,7 @@ FOLDER = PROJECT / "results"
 # What a configuration says beside the mechanisms that it switches on: what they work on, and how it is run.
 WHAT = ("name", "model", "audio", "max_new_tokens", "device")
 HOW = ("measure", "trace", "capture", "compare_with", "hypothesis", "outputs", "dry_run", "resume")
+_OF_HYDRA = ("defaults", "hydra")
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,10 @@ def find(cfg: DictConfig) -> RecordedTrace | None:
     None if these were not recorded: another mechanism's gaps would say nothing about this one's.
     """
     wanted = _mechanisms(cfg)
+    defaults = _mechanisms(OmegaConf.load(PROJECT / "conf" / "config.yaml"))
     traces = sorted(FOLDER.glob(f"*/*/*/{PACKED_TRACE}"), key=lambda trace: trace.parent.name)
-    same = [t for t in traces if _mechanisms(OmegaConf.load(t.parent / "config.yaml")) == wanted]
+    # A run from before there was a setting had what is its default now.
+    same = [t for t in traces if defaults | _mechanisms(OmegaConf.load(t.parent / "config.yaml")) == wanted]
     if not same:
         return None
     return _of(same[-1])
@@ -70,4 +73,4 @@ def described(trace: Path, note: str, model: str, metrics: dict[str, float]) -> 
 
 
 def _mechanisms(cfg: Any) -> dict[str, Any]:
-    return {key: value for key, value in cfg.items() if key not in (*WHAT, *HOW)}
+    return {key: value for key, value in cfg.items() if key not in (*WHAT, *HOW, *_OF_HYDRA)}

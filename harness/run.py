@@ -16,7 +16,7 @@ from rich.console import Console
 from harness import digest, page, processes, report, tracing, verdict
 from harness.errors import ExitCode, UserError
 from harness.job import Job
-from harness.metrics import AGREEMENT
+from harness.metrics import AGREEMENT, SPEEDUP
 from harness.plan import MEASURE_JSON, Plan
 from harness.record import Record, create_folder, drop_ballast, utc_now
 from harness.store import Store
@@ -147,6 +147,7 @@ class _Run:
         self.record.tokens_match = match
         if match and match["agreement"] is not None:
             self.record.metrics[AGREEMENT] = match["agreement"]
+            self.record.metrics |= self._speedup(match["run"])
         self.record.verdict = verdict.judge(
             hypothesis["expect"], self.record.metrics, self.plan.device, bundled
         )
@@ -169,6 +170,12 @@ class _Run:
             return {"run": None, "identical": None, "agreement": None, "why": why}
         theirs = json.loads((self.plan.outputs / other / MEASURE_JSON).read_text())
         return verdict.compare_tokens(transcripts, theirs["transcripts"], other)
+
+    def _speedup(self, other: str) -> dict[str, float]:
+        """How many times faster a token is than in run `other`."""
+        theirs = Record.load(self.plan.outputs / other).metrics.get("ms_per_token")
+        mine = self.record.metrics.get("ms_per_token")
+        return {SPEEDUP: theirs / mine} if theirs and mine else {}
 
     def _explain(self, error: Exception) -> UserError:
         """Any failure as something to tell the user."""

@@ -100,7 +100,10 @@ def _recorded(job: Job) -> None:
     job.report.say("No GPU here: gaps, idle time and kernels of this run could not be captured.")
     bundled = recorded.find(job.plan.config)
     if bundled is None:
-        job.report.say("There is no recorded trace of these settings to show instead.")
+        job.report.say(
+            "There is no trace of these settings that was recorded on a GPU, so there is none to "
+            "show instead."
+        )
         return
     stamp = replace(digest.stamp_of(job.record, profiled=True), recorded=bundled.note)
     subject = page.recorded_subject(job.record.scope, bundled)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from harness.metrics import AGREEMENT, ERROR_RATES, METRICS_OVERHEAD, OVERHEAD, needs_gpu
+from harness.metrics import ACCEPTANCE, AGREEMENT, ERROR_RATES, METRICS_OVERHEAD, OVERHEAD, needs_gpu
 
 
 def judge(
@@ -106,7 +106,7 @@ def tokens_sentence(scope: str, match: Mapping[str, Any]) -> str:
 
 def shown(metric: str, value: float) -> str:
     """A number as people read it: shares as per cent, units from the metric's name."""
-    if "share" in metric or metric in (OVERHEAD, METRICS_OVERHEAD):
+    if "share" in metric or metric in (ACCEPTANCE, OVERHEAD, METRICS_OVERHEAD):
         return f"{value:.1%}"
     if metric in (*ERROR_RATES, AGREEMENT):
         return f"{value:.2%}"

@@ -12,7 +12,7 @@ import pytest
 import soundfile
 
 from analysis import Trace
-from experiments.static_loop import LAG
+from experiments.loops import LAG
 from harness.errors import ExitCode
 from tests.experiments.bad_sound import BAD_SOUND, bad_sound, tone
 from tests.experiments.conftest import CLIPS, ROOT

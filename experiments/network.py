@@ -1,0 +1,61 @@
+"""What computes logits, whoever does it: torch operations or kernels of this project."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+
+from experiments.models import LoadedModel
+from experiments.options import Options
+from experiments.static_decoder import StaticDecoder
+from harness.errors import UserError
+
+
+class Network(Protocol):
+    """A Whisper decoder of B rows with caches of its own, allocated once. All calls may be captured.
+
+    A query is a token of a row. It sees what the row's cache holds up to its position, and writes its own
+    keys and values there. The positions of a row are different ones.
+    """
+
+    @property
+    def cross_cache(self) -> torch.Tensor:
+        """[L, 2, B, H, S, D], keys and values of cross-attention."""
+
+    def listen(self, encoded: torch.Tensor) -> None:
+        """Fill the cross-attention cache from the encoder's output [B, S, C]."""
+
+    def logits(self, tokens: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+        """tokens, positions: int64 [B, Q] -> logits [B * Q, V]."""
+
+    def logits_at(self, tokens: torch.Tensor, positions: torch.Tensor, query: torch.Tensor) -> torch.Tensor:
+        """The same, but only of query number `query` int64 [B] in each row: [B, V]. For prompts."""
+
+
+def make(loaded: LoadedModel, options: Options, length: int, device: str) -> Network:
+    """The network that `options` ask for, with room for `length` tokens in each row."""
+    if options.decoder == "fused" and device == "cuda":
+        raise UserError("decoder=fused has no kernels in this version", "decoder=static")
+    network = StaticDecoder(loaded.model.get_decoder(), options.attention, options.batch, length)
+    if options.quantize != "none":
+        from experiments import quantize
+
+        quantize.apply(network, options.quantize, device)
+    return compiled(network, options.graphs, device)
+
+
+def compiled(network: Network, graphs: str, device: str) -> Network:
+    """With graphs=compile on a GPU, `network` with its decode step compiled; else as it is."""
+    return _Compiled(network) if graphs == "compile" and device == "cuda" else network
+
+
+class _Compiled:
+    """A network whose `logits` torch.compile has fused. Capturing is left to others: PyTorch's own graphs
+    (mode="reduce-overhead") take longer to launch (pytorch issue 174575)."""
+
+    def __init__(self, network: Network) -> None:
+        self.cross_cache = network.cross_cache
+        self.listen = network.listen
+        self.logits_at = network.logits_at
+        self.logits = torch.compile(network.logits, fullgraph=True, dynamic=False)
