@@ -15,7 +15,8 @@
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 
-#include "dependent_launch.cuh"
+#include "device.cuh"
+#include "launch.cuh"
 
 namespace {
 
@@ -26,361 +27,356 @@ constexpr int WARPS = 8;
 constexpr int THREADS = 32 * WARPS;
 constexpr int TOKENS = 32;  // a thread holds in registers: a cluster 65536, more than Whisper's vocabulary
 constexpr int MAX_K = 8;
-constexpr unsigned ALL = 0xffffffffu;
 constexpr int TEXT = 0, STAMP = 1;
 constexpr uint8_t NEVER = 1, NOT_FIRST = 2;  // as in logit_rules.py
 
 struct Problem {
-    const void* logits;        // [N, V], `stride` elements from row to row
-    const int64_t* history;    // [B, length]
-    const int64_t* positions;  // [N]
-    const int64_t* begin;      // [B]
-    const uint8_t* banned;     // [V], aligned to 8 bytes
-    const int64_t* forced;     // [length]
-    int64_t* ids;              // [N, k]
-    float* logprobs;           // [N, k]
-    float* logsumexp;          // [N]
-    int64_t stride;
-    int vocabulary, queries, length, k, end, timestamp_begin, max_initial_timestamp;
+  const void* logits;        // [N, V], `stride` elements from row to row
+  const int64_t* history;    // [B, length]
+  const int64_t* positions;  // [N]
+  const int64_t* begin;      // [B]
+  const uint8_t* banned;     // [V], aligned to 8 bytes
+  const int64_t* forced;     // [length]
+  int64_t* ids;              // [N, k]
+  float* logprobs;           // [N, k]
+  float* logsumexp;          // [N]
+  int64_t stride;
+  int vocabulary, queries, length, k, end, timestamp_begin, max_initial_timestamp;
 };
 
 // A token with its logit as an unsigned number of the same order; 0: there is none.
 struct Candidate {
-    uint32_t order;
-    int id;
+  uint32_t order;
+  int id;
 };
 
 // What one warp or block found of a kind: the sum of exp(logit - best logit), and the k best, best first.
 struct Part {
-    Candidate best[MAX_K];
-    float sum;
+  Candidate best[MAX_K];
+  float sum;
 };
 
 __device__ uint32_t order_of(float logit) {
-    if (!(logit > -INFINITY)) return 0;                 // NaN, too
-    const float finite = fminf(logit, FLT_MAX) + 0.0f;  // -0.0 is no smaller than 0.0
-    const int bits = __float_as_int(finite);
-    return bits ^ ((bits >> 31) | 0x80000000);
+  if (!(logit > -INFINITY)) return 0;                 // NaN, too
+  const float finite = fminf(logit, FLT_MAX) + 0.0f;  // -0.0 is no smaller than 0.0
+  const int bits = __float_as_int(finite);
+  return bits ^ ((bits >> 31) | 0x80000000);
 }
 
 __device__ float logit_of(uint32_t order) {
-    if (order == 0) return -INFINITY;
-    return __uint_as_float(order ^ (order >> 31 ? 0x80000000u : ALL));
+  if (order == 0) return -INFINITY;
+  return __uint_as_float(order ^ (order >> 31 ? 0x80000000u : 0xffffffffu));
 }
 
 // exp(logit - top), where top is the larger and there may be none of both.
 __device__ float relative(uint32_t order, uint32_t top) {
-    return order == 0 ? 0.0f : __expf(logit_of(order) - logit_of(top));
+  return order == 0 ? 0.0f : __expf(logit_of(order) - logit_of(top));
 }
 
 __device__ bool better(Candidate a, Candidate b) {
-    return a.order > b.order || (a.order == b.order && a.id < b.id);
+  return a.order > b.order || (a.order == b.order && a.id < b.id);
 }
 
 __device__ Candidate best_of_warp(Candidate own) {
-    const uint32_t order = __reduce_max_sync(ALL, own.order);
-    const unsigned id = __reduce_min_sync(ALL, own.order == order ? static_cast<unsigned>(own.id) : ALL);
-    return {order, static_cast<int>(id)};
-}
-
-template <int LANES>
-__device__ float sum_of_lanes(float value) {
-#pragma unroll
-    for (int apart = LANES / 2; apart > 0; apart /= 2) value += __shfl_xor_sync(ALL, value, apart);
-    return value;
+  const uint32_t order = __reduce_max_sync(device::kAllLanes, own.order);
+  const unsigned wanted = own.order == order ? static_cast<unsigned>(own.id) : UINT_MAX;
+  const unsigned id = __reduce_min_sync(device::kAllLanes, wanted);
+  return {order, static_cast<int>(id)};
 }
 
 // The k best of all lanes' candidates, given to `take(rank, candidate)`.
 template <int EACH, typename Take>
 __device__ void merge(Candidate (&own)[EACH], int k, Take take) {
-    for (int rank = 0; rank < k; ++rank) {
-        Candidate mine = own[0];
+  for (int rank = 0; rank < k; ++rank) {
+    Candidate mine = own[0];
 #pragma unroll
-        for (int i = 1; i < EACH; ++i)
-            if (better(own[i], mine)) mine = own[i];
-        const Candidate top = best_of_warp(mine);
-        take(rank, top);
+    for (int i = 1; i < EACH; ++i)
+      if (better(own[i], mine)) mine = own[i];
+    const Candidate top = best_of_warp(mine);
+    take(rank, top);
 #pragma unroll
-        for (int i = 0; i < EACH; ++i)
-            if (own[i].id == top.id) own[i].order = 0;
-    }
+    for (int i = 0; i < EACH; ++i)
+      if (own[i].id == top.id) own[i].order = 0;
+  }
 }
 
 // Tokens that may follow: text from `text_low` on, timestamps from `low` to `high`, none with a flag of
 // `flags`; or only `forced`, unless it is -1.
 struct Limits {
-    int text_low, low, high;
-    uint8_t flags;
-    int64_t forced;
+  int text_low, low, high;
+  uint8_t flags;
+  int64_t forced;
 };
 
 // The rules of logit_rules.py. All threads of the block call it.
 __device__ Limits find_limits(const Problem& p, int query) {
-    __shared__ int latest_of_warp[WARPS];
-    const int row = query / p.queries, begin = static_cast<int>(p.begin[row]);
-    const int position = static_cast<int>(min(p.positions[query], static_cast<int64_t>(p.length - 1)));
-    const bool first = position + 1 == begin;
-    Limits limits{0, 0, INT_MAX, static_cast<uint8_t>(first ? NEVER | NOT_FIRST : NEVER), -1};
-    if (position + 1 < p.length) limits.forced = p.forced[position + 1];
-    if (p.timestamp_begin < 0) return limits;
+  __shared__ int latest_of_warp[WARPS];
+  const int row = query / p.queries, begin = static_cast<int>(p.begin[row]);
+  const int position = static_cast<int>(min(p.positions[query], static_cast<int64_t>(p.length - 1)));
+  const bool first = position + 1 == begin;
+  Limits limits{0, 0, INT_MAX, static_cast<uint8_t>(first ? NEVER | NOT_FIRST : NEVER), -1};
+  if (position + 1 < p.length) limits.forced = p.forced[position + 1];
+  if (p.timestamp_begin < 0) return limits;
 
-    const int64_t* said = p.history + static_cast<int64_t>(row) * p.length;
-    int latest = -1;
+  const int64_t* said = p.history + static_cast<int64_t>(row) * p.length;
+  int latest = -1;
 #pragma unroll 4
-    for (int i = threadIdx.x; i < p.length; i += THREADS) {
-        const bool stamp = said[i] >= p.timestamp_begin;  // read before position is known
-        if (stamp && i >= begin && i <= position) latest = i;
-    }
-    const bool stamp_before = position - begin < 1 || said[position - 1] >= p.timestamp_begin;
-    latest = __reduce_max_sync(ALL, latest);
-    if (threadIdx.x % 32 == 0) latest_of_warp[threadIdx.x / 32] = latest;
-    __syncthreads();
+  for (int i = threadIdx.x; i < p.length; i += THREADS) {
+    const bool stamp = said[i] >= p.timestamp_begin;  // read before position is known
+    if (stamp && i >= begin && i <= position) latest = i;
+  }
+  const bool stamp_before = position - begin < 1 || said[position - 1] >= p.timestamp_begin;
+  latest = __reduce_max_sync(device::kAllLanes, latest);
+  if (threadIdx.x % 32 == 0) latest_of_warp[threadIdx.x / 32] = latest;
+  __syncthreads();
 #pragma unroll
-    for (int warp = 0; warp < WARPS; ++warp) latest = max(latest, latest_of_warp[warp]);
+  for (int warp = 0; warp < WARPS; ++warp) latest = max(latest, latest_of_warp[warp]);
 
-    const bool stamp_last = latest >= 0 && latest == position;
-    const bool alone = stamp_last && !stamp_before;  // its partner or the end has to follow
-    limits.text_low = first ? p.timestamp_begin : alone ? p.end : 0;
-    if (latest >= 0) limits.low = static_cast<int>(said[latest]) + (alone ? 0 : 1);
-    if (stamp_last && stamp_before) limits.low = INT_MAX;
-    if (first && p.max_initial_timestamp >= 0) limits.high = p.timestamp_begin + p.max_initial_timestamp;
-    return limits;
+  const bool stamp_last = latest >= 0 && latest == position;
+  const bool alone = stamp_last && !stamp_before;  // its partner or the end has to follow
+  limits.text_low = first ? p.timestamp_begin : alone ? p.end : 0;
+  if (latest >= 0) limits.low = static_cast<int>(said[latest]) + (alone ? 0 : 1);
+  if (stamp_last && stamp_before) limits.low = INT_MAX;
+  if (first && p.max_initial_timestamp >= 0) limits.high = p.timestamp_begin + p.max_initial_timestamp;
+  return limits;
 }
 
 // A row as groups of 16 aligned bytes, first those with text, then those with timestamps: the group that has
 // both stands in both. `skew`: how many elements the row begins behind such a boundary.
 template <typename T>
 struct Row {
-    static constexpr int EACH = 16 / sizeof(T);
-    const T* logits;
-    int skew, text_end, text_groups, groups;
+  static constexpr int EACH = 16 / sizeof(T);
+  const T* logits;
+  int skew, text_end, text_groups, groups;
 
-    __device__ Row(const Problem& p, int query) {
-        logits = static_cast<const T*>(p.logits) + query * p.stride;
-        skew = static_cast<int>(reinterpret_cast<uintptr_t>(logits) % 16 / sizeof(T));
-        const bool stamps = p.timestamp_begin >= 0;
-        text_end = stamps ? p.timestamp_begin : p.vocabulary;
-        text_groups = (text_end + skew + EACH - 1) / EACH;
-        const int all = (p.vocabulary + skew + EACH - 1) / EACH;
-        groups = stamps ? text_groups + all - (text_end + skew) / EACH : text_groups;
-    }
-    __device__ int kind(int group) const { return group < text_groups ? TEXT : STAMP; }
-    // Id of the first token of a group; negative at the beginning of a row with skew.
-    __device__ int start(int group) const {
-        if (kind(group) == STAMP) group += (text_end + skew) / EACH - text_groups;
-        return group * EACH - skew;
-    }
+  __device__ Row(const Problem& p, int query) {
+    logits = static_cast<const T*>(p.logits) + query * p.stride;
+    skew = static_cast<int>(reinterpret_cast<uintptr_t>(logits) % 16 / sizeof(T));
+    const bool stamps = p.timestamp_begin >= 0;
+    text_end = stamps ? p.timestamp_begin : p.vocabulary;
+    text_groups = (text_end + skew + EACH - 1) / EACH;
+    const int all = (p.vocabulary + skew + EACH - 1) / EACH;
+    groups = stamps ? text_groups + all - (text_end + skew) / EACH : text_groups;
+  }
+  __device__ int kind(int group) const { return group < text_groups ? TEXT : STAMP; }
+  // Id of the first token of a group; negative at the beginning of a row with skew.
+  __device__ int start(int group) const {
+    if (kind(group) == STAMP) group += (text_end + skew) / EACH - text_groups;
+    return group * EACH - skew;
+  }
 };
 
 // The logits and flags of one group on their way from memory.
 template <typename T>
 struct Group {
-    static constexpr int EACH = Row<T>::EACH;
-    alignas(16) T logits[EACH];
-    uint64_t flags;
+  static constexpr int EACH = Row<T>::EACH;
+  alignas(16) T logits[EACH];
+  uint64_t flags;
 
-    __device__ void load(const Problem& p, const Row<T>& row, int group) {
-        flags = 0;
-        const int start = row.start(group);
-        const int low = row.kind(group) == TEXT ? 0 : row.text_end;
-        const int high = row.kind(group) == TEXT ? row.text_end : p.vocabulary;
-        const int word = start >> 3, last_word = (start + EACH - 1) >> 3, shift = (start & 7) * 8;
-        if (start >= low && start + EACH <= high && (last_word + 1) * 8 <= p.vocabulary) {
-            *reinterpret_cast<uint4*>(logits) = *reinterpret_cast<const uint4*>(row.logits + start);
-            const uint64_t* words = reinterpret_cast<const uint64_t*>(p.banned);
-            flags = words[word] >> shift;
-            if (shift > 0) flags |= words[last_word] << (64 - shift);
-            return;
-        }
-#pragma unroll
-        for (int i = 0; i < EACH; ++i) {
-            const bool inside = start + i >= low && start + i < high;
-            logits[i] = inside ? row.logits[start + i] : T(-INFINITY);
-            if (inside) flags |= static_cast<uint64_t>(p.banned[start + i]) << (8 * i);
-        }
+  __device__ void load(const Problem& p, const Row<T>& row, int group) {
+    flags = 0;
+    const int start = row.start(group);
+    const int low = row.kind(group) == TEXT ? 0 : row.text_end;
+    const int high = row.kind(group) == TEXT ? row.text_end : p.vocabulary;
+    const int word = start >> 3, last_word = (start + EACH - 1) >> 3, shift = (start & 7) * 8;
+    if (start >= low && start + EACH <= high && (last_word + 1) * 8 <= p.vocabulary) {
+      *reinterpret_cast<uint4*>(logits) = *reinterpret_cast<const uint4*>(row.logits + start);
+      const uint64_t* words = reinterpret_cast<const uint64_t*>(p.banned);
+      flags = words[word] >> shift;
+      if (shift > 0) flags |= words[last_word] << (64 - shift);
+      return;
     }
+#pragma unroll
+    for (int i = 0; i < EACH; ++i) {
+      const bool inside = start + i >= low && start + i < high;
+      logits[i] = inside ? row.logits[start + i] : T(-INFINITY);
+      if (inside) flags |= static_cast<uint64_t>(p.banned[start + i]) << (8 * i);
+    }
+  }
 };
 
 // One group under the rules, with its best token.
 template <int EACH>
 struct Scored {
-    uint32_t orders[EACH];
-    Candidate best{0, 0};
-    int start, kind = TEXT;
+  uint32_t orders[EACH];
+  Candidate best{0, 0};
+  int start, kind = TEXT;
 
-    __device__ void find_best() {
-        best = {0, 0};
+  __device__ void find_best() {
+    best = {0, 0};
 #pragma unroll
-        for (int i = 0; i < EACH; ++i)
-            if (orders[i] > best.order) best = {orders[i], start + i};
-    }
-    template <typename T>
-    __device__ void score(const Group<T>& group, const Row<T>& row, int index, const Limits& limits) {
-        start = row.start(index);
-        kind = row.kind(index);
-        const int low = kind == TEXT ? limits.text_low : limits.low;
-        const int high = kind == TEXT ? INT_MAX : limits.high;
+    for (int i = 0; i < EACH; ++i)
+      if (orders[i] > best.order) best = {orders[i], start + i};
+  }
+  template <typename T>
+  __device__ void score(const Group<T>& group, const Row<T>& row, int index, const Limits& limits) {
+    start = row.start(index);
+    kind = row.kind(index);
+    const int low = kind == TEXT ? limits.text_low : limits.low;
+    const int high = kind == TEXT ? INT_MAX : limits.high;
 #pragma unroll
-        for (int i = 0; i < EACH; ++i) {
-            const bool flagged = (group.flags >> (8 * i)) & limits.flags;
-            const bool allowed = !flagged && start + i >= low && start + i <= high;
-            orders[i] = allowed ? order_of(static_cast<float>(group.logits[i])) : 0;
-        }
-        find_best();
+    for (int i = 0; i < EACH; ++i) {
+      const bool flagged = (group.flags >> (8 * i)) & limits.flags;
+      const bool allowed = !flagged && start + i >= low && start + i <= high;
+      orders[i] = allowed ? order_of(static_cast<float>(group.logits[i])) : 0;
     }
-    __device__ void remove(Candidate token) {
-        if (best.order == 0 || best.order != token.order || best.id != token.id) return;
+    find_best();
+  }
+  __device__ void remove(Candidate token) {
+    if (best.order == 0 || best.order != token.order || best.id != token.id) return;
 #pragma unroll
-        for (int i = 0; i < EACH; ++i)
-            if (start + i == token.id) orders[i] = 0;
-        find_best();
-    }
-    __device__ float sum(uint32_t top) const {
-        float sum = 0.0f;
+    for (int i = 0; i < EACH; ++i)
+      if (start + i == token.id) orders[i] = 0;
+    find_best();
+  }
+  __device__ float sum(uint32_t top) const {
+    float sum = 0.0f;
 #pragma unroll
-        for (int i = 0; i < EACH; ++i) sum += relative(orders[i], top);
-        return sum;
-    }
+    for (int i = 0; i < EACH; ++i) sum += relative(orders[i], top);
+    return sum;
+  }
 };
 
 // The k best tokens of one kind that the warp holds in `groups` or already has in `part`, into `part`.
 template <int COUNT, int EACH>
 __device__ void collect(Scored<EACH> (&groups)[COUNT], int kind, int k, bool add, Part& part) {
-    const int lane = threadIdx.x % 32;
-    Candidate held{0, 0};
-    if (add && lane < k) held = part.best[lane];
-    const auto best = [&] {
-        Candidate own = held;  // of smaller id than those in groups
-#pragma unroll
-        for (int g = 0; g < COUNT; ++g)
-            if (groups[g].kind == kind && groups[g].best.order > own.order) own = groups[g].best;
-        return best_of_warp(own);
-    };
-    Candidate top = best();
-    float sum = 0.0f;
+  const int lane = threadIdx.x % 32;
+  Candidate held{0, 0};
+  if (add && lane < k) held = part.best[lane];
+  const auto best = [&] {
+    Candidate own = held;  // of smaller id than those in groups
 #pragma unroll
     for (int g = 0; g < COUNT; ++g)
-        if (groups[g].kind == kind && groups[g].best.order > 0) sum += groups[g].sum(top.order);
-    sum = sum_of_lanes<32>(sum);
-    if (add) sum += part.sum * relative(part.best[0].order, top.order);
-    __syncwarp();
-    for (int rank = 0;;) {
-        if (lane == 0) part.best[rank] = top;
-        if (++rank == k) break;
-        if (held.id == top.id) held.order = 0;
+      if (groups[g].kind == kind && groups[g].best.order > own.order) own = groups[g].best;
+    return best_of_warp(own);
+  };
+  Candidate top = best();
+  float sum = 0.0f;
 #pragma unroll
-        for (int g = 0; g < COUNT; ++g) groups[g].remove(top);
-        top = best();
-    }
-    if (lane == 0) part.sum = sum;
-    __syncwarp();
+  for (int g = 0; g < COUNT; ++g)
+    if (groups[g].kind == kind && groups[g].best.order > 0) sum += groups[g].sum(top.order);
+  sum = device::sum_over_lanes<32>(sum);
+  if (add) sum += part.sum * relative(part.best[0].order, top.order);
+  __syncwarp();
+  for (int rank = 0;;) {
+    if (lane == 0) part.best[rank] = top;
+    if (++rank == k) break;
+    if (held.id == top.id) held.order = 0;
+#pragma unroll
+    for (int g = 0; g < COUNT; ++g) groups[g].remove(top);
+    top = best();
+  }
+  if (lane == 0) part.sum = sum;
+  __syncwarp();
 }
 
 // One warp: the parts of a block's warps into one part of the first block's.
 __device__ void merge_block(const Part* parts, int k, Part* merged) {
-    const int lane = threadIdx.x % 32;
-    Candidate own[WARPS * MAX_K / 32];
+  const int lane = threadIdx.x % 32;
+  Candidate own[WARPS * MAX_K / 32];
 #pragma unroll
-    for (int i = 0; i < WARPS * MAX_K / 32; ++i) {
-        const int slot = lane + 32 * i;
-        own[i] = slot % MAX_K < k ? parts[slot / MAX_K].best[slot % MAX_K] : Candidate{0, 0};
-    }
-    const uint32_t order = lane < WARPS ? parts[lane].best[0].order : 0;
-    const uint32_t top = __reduce_max_sync(ALL, order);
-    const float sum = sum_of_lanes<32>(order == 0 ? 0.0f : parts[lane].sum * relative(order, top));
-    if (lane == 0) merged->sum = sum;
-    merge(own, k, [&](int rank, Candidate found) {
-        if (lane == 0) merged->best[rank] = found;
-    });
+  for (int i = 0; i < WARPS * MAX_K / 32; ++i) {
+    const int slot = lane + 32 * i;
+    own[i] = slot % MAX_K < k ? parts[slot / MAX_K].best[slot % MAX_K] : Candidate{0, 0};
+  }
+  const uint32_t order = lane < WARPS ? parts[lane].best[0].order : 0;
+  const uint32_t top = __reduce_max_sync(device::kAllLanes, order);
+  const float sum = device::sum_over_lanes<32>(order == 0 ? 0.0f : parts[lane].sum * relative(order, top));
+  if (lane == 0) merged->sum = sum;
+  merge(own, k, [&](int rank, Candidate found) {
+    if (lane == 0) merged->best[rank] = found;
+  });
 }
 
 // One warp: the parts of all blocks to the result. parts: [kind][block].
 __device__ void finish(const Problem& p, int query, int64_t forced, const Part (*parts)[CLUSTER]) {
-    constexpr int EACH = 2 * CLUSTER * MAX_K / 32;
-    const int lane = threadIdx.x % 32, kind = lane / CLUSTER % 2;
-    const bool stamps = p.timestamp_begin >= 0, valid = lane < CLUSTER || (stamps && lane < 2 * CLUSTER);
-    const uint32_t order = valid ? parts[kind][lane % CLUSTER].best[0].order : 0;
-    const uint32_t top_text = __reduce_max_sync(ALL, kind == TEXT ? order : 0);
-    const uint32_t top_stamp = __reduce_max_sync(ALL, kind == STAMP ? order : 0);
-    const uint32_t top_kind = kind == TEXT ? top_text : top_stamp;
-    float sum = order == 0 ? 0.0f : parts[kind][lane % CLUSTER].sum * relative(order, top_kind);
-    sum = sum_of_lanes<CLUSTER>(sum);
-    const float text_sum = __shfl_sync(ALL, sum, 0), stamp_sum = __shfl_sync(ALL, sum, CLUSTER);
+  constexpr int EACH = 2 * CLUSTER * MAX_K / 32;
+  const int lane = threadIdx.x % 32, kind = lane / CLUSTER % 2;
+  const bool stamps = p.timestamp_begin >= 0, valid = lane < CLUSTER || (stamps && lane < 2 * CLUSTER);
+  const uint32_t order = valid ? parts[kind][lane % CLUSTER].best[0].order : 0;
+  const uint32_t top_text = __reduce_max_sync(device::kAllLanes, kind == TEXT ? order : 0);
+  const uint32_t top_stamp = __reduce_max_sync(device::kAllLanes, kind == STAMP ? order : 0);
+  const uint32_t top_kind = kind == TEXT ? top_text : top_stamp;
+  float sum = order == 0 ? 0.0f : parts[kind][lane % CLUSTER].sum * relative(order, top_kind);
+  sum = device::sum_over_lanes<CLUSTER>(sum);
+  const float text_sum = __shfl_sync(device::kAllLanes, sum, 0);
+  const float stamp_sum = __shfl_sync(device::kAllLanes, sum, CLUSTER);
 
-    float logsumexp = logit_of(top_stamp) + logf(stamp_sum);  // -inf without any
-    const bool only_stamps = top_stamp > 0 && logsumexp > logit_of(top_text);
-    if (!only_stamps) {
-        const uint32_t top = max(top_text, top_stamp);
-        const float all = text_sum * relative(top_text, top) + stamp_sum * relative(top_stamp, top);
-        logsumexp = logit_of(top) + logf(all);  // -inf + -inf where nothing is left
-    }
+  float logsumexp = logit_of(top_stamp) + logf(stamp_sum);  // -inf without any
+  const bool only_stamps = top_stamp > 0 && logsumexp > logit_of(top_text);
+  if (!only_stamps) {
+    const uint32_t top = max(top_text, top_stamp);
+    const float all = text_sum * relative(top_text, top) + stamp_sum * relative(top_stamp, top);
+    logsumexp = logit_of(top) + logf(all);  // -inf + -inf where nothing is left
+  }
 
-    Candidate own[EACH];
+  Candidate own[EACH];
 #pragma unroll
-    for (int i = 0; i < EACH; ++i) {
-        const int slot = lane + 32 * i, from = slot / MAX_K;
-        const bool counts = slot % MAX_K < p.k && (from < CLUSTER ? !only_stamps : stamps);
-        own[i] = counts ? parts[from / CLUSTER][from % CLUSTER].best[slot % MAX_K] : Candidate{0, 0};
+  for (int i = 0; i < EACH; ++i) {
+    const int slot = lane + 32 * i, from = slot / MAX_K;
+    const bool counts = slot % MAX_K < p.k && (from < CLUSTER ? !only_stamps : stamps);
+    own[i] = counts ? parts[from / CLUSTER][from % CLUSTER].best[slot % MAX_K] : Candidate{0, 0};
+  }
+  if (forced >= 0) logsumexp = 0.0f;
+  if (lane == 0) p.logsumexp[query] = logsumexp;
+  merge(own, p.k, [&](int rank, Candidate found) {
+    int64_t id = found.order > 0 ? found.id : p.end;
+    float logprob = found.order > 0 ? logit_of(found.order) - logsumexp : -INFINITY;
+    if (forced >= 0) {
+      id = rank == 0 ? forced : p.end;
+      logprob = rank == 0 ? 0.0f : -INFINITY;
     }
-    if (forced >= 0) logsumexp = 0.0f;
-    if (lane == 0) p.logsumexp[query] = logsumexp;
-    merge(own, p.k, [&](int rank, Candidate found) {
-        int64_t id = found.order > 0 ? found.id : p.end;
-        float logprob = found.order > 0 ? logit_of(found.order) - logsumexp : -INFINITY;
-        if (forced >= 0) {
-            id = rank == 0 ? forced : p.end;
-            logprob = rank == 0 ? 0.0f : -INFINITY;
-        }
-        if (lane == 0) {
-            p.ids[query * p.k + rank] = id;
-            p.logprobs[query * p.k + rank] = logprob;
-        }
-    });
+    if (lane == 0) {
+      p.ids[query * p.k + rank] = id;
+      p.logprobs[query * p.k + rank] = logprob;
+    }
+  });
 }
 
 template <typename T>
 __global__ void __cluster_dims__(CLUSTER, 1, 1) __launch_bounds__(THREADS)
-    fused_topk_kernel(const __grid_constant__ Problem p) {
-    constexpr int EACH = Row<T>::EACH, COUNT = TOKENS / EACH;
-    __shared__ Part of_warp[2][WARPS], of_block[2][CLUSTER];
-    const cg::cluster_group cluster = cg::this_cluster();
-    const int query = blockIdx.y, warp = threadIdx.x / 32, rank = static_cast<int>(cluster.block_rank());
-    const int kinds = p.timestamp_begin >= 0 ? 2 : 1;
-    cluster.barrier_arrive();  // awaited before anything is written to another block: it has to run by then
-    dependent_launch::begin();
+  fused_topk_kernel(const __grid_constant__ Problem p) {
+  constexpr int EACH = Row<T>::EACH, COUNT = TOKENS / EACH;
+  __shared__ Part of_warp[2][WARPS], of_block[2][CLUSTER];
+  const cg::cluster_group cluster = cg::this_cluster();
+  const int query = blockIdx.y, warp = threadIdx.x / 32, rank = static_cast<int>(cluster.block_rank());
+  const int kinds = p.timestamp_begin >= 0 ? 2 : 1;
+  cluster.barrier_arrive();  // awaited before anything is written to another block: it has to run by then
+  device::let_next_kernel_begin();
+  device::wait_for_previous_kernel();
 
-    const Row<T> row(p, query);
-    Limits limits;
-    for (int first = 0; first < row.groups; first += CLUSTER * THREADS * COUNT) {
-        const int own = first + rank * THREADS + static_cast<int>(threadIdx.x);
-        Group<T> loaded[COUNT];
-        Scored<EACH> groups[COUNT];
+  const Row<T> row(p, query);
+  Limits limits;
+  for (int first = 0; first < row.groups; first += CLUSTER * THREADS * COUNT) {
+    const int own = first + rank * THREADS + static_cast<int>(threadIdx.x);
+    Group<T> loaded[COUNT];
+    Scored<EACH> groups[COUNT];
 #pragma unroll
-        for (int g = 0; g < COUNT; ++g) {
-            const int index = own + g * CLUSTER * THREADS;
-            if (index < row.groups) loaded[g].load(p, row, index);
-        }
-        if (first == 0) limits = find_limits(p, query);  // while the logits are on their way
-#pragma unroll
-        for (int g = 0; g < COUNT; ++g) {
-            const int index = own + g * CLUSTER * THREADS;
-            if (index < row.groups) groups[g].score(loaded[g], row, index, limits);
-        }
-        for (int kind = 0; kind < kinds; ++kind) collect(groups, kind, p.k, first > 0, of_warp[kind][warp]);
+    for (int g = 0; g < COUNT; ++g) {
+      const int index = own + g * CLUSTER * THREADS;
+      if (index < row.groups) loaded[g].load(p, row, index);
     }
-    __syncthreads();
-    cluster.barrier_wait();
-    if (warp < kinds) merge_block(of_warp[warp], p.k, cluster.map_shared_rank(&of_block[warp][rank], 0));
-    cluster.sync();
-    if (rank == 0 && warp == 0) finish(p, query, limits.forced, of_block);
+    if (first == 0) limits = find_limits(p, query);  // while the logits are on their way
+#pragma unroll
+    for (int g = 0; g < COUNT; ++g) {
+      const int index = own + g * CLUSTER * THREADS;
+      if (index < row.groups) groups[g].score(loaded[g], row, index, limits);
+    }
+    for (int kind = 0; kind < kinds; ++kind) collect(groups, kind, p.k, first > 0, of_warp[kind][warp]);
+  }
+  __syncthreads();
+  cluster.barrier_wait();
+  if (warp < kinds) merge_block(of_warp[warp], p.k, cluster.map_shared_rank(&of_block[warp][rank], 0));
+  cluster.sync();
+  if (rank == 0 && warp == 0) finish(p, query, limits.forced, of_block);
 }
 
 }  // namespace
 
 // dtype: 0 float32, 1 float16, 2 bfloat16. Returns a cudaError_t.
 extern "C" int fused_topk(const Problem* problem, int rows, int dtype, int dependent, void* stream) {
-    const auto kernel = dtype == 0   ? fused_topk_kernel<float>
-                        : dtype == 1 ? fused_topk_kernel<__half>
+  const auto kernel = dtype == 0   ? fused_topk_kernel<float>
+            : dtype == 1 ? fused_topk_kernel<__half>
                                      : fused_topk_kernel<__nv_bfloat16>;
-    return dependent_launch::launch(kernel, dim3(CLUSTER, rows), dim3(THREADS), stream, dependent, *problem);
+  return launch(kernel, dim3(CLUSTER, rows), dim3(THREADS), stream, dependent, *problem);
 }
