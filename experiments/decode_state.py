@@ -96,10 +96,6 @@ class DecodeState:
             return self.position[:, None]
         return self.position[:, None] + (self.offsets[:queries] + first)
 
-    def tokens(self, places: torch.Tensor) -> torch.Tensor:
-        """History at `places` [B, Q]."""
-        return self.history.gather(1, places)
-
     def accept(self, chosen: torch.Tensor, logprobs: torch.Tensor, end: int) -> None:
         """Take what the model confirms of the drafts behind position; chosen, logprobs: [B, Q]."""
         accept(
@@ -113,6 +109,7 @@ class DecodeState:
             self.any_running,
             self.rounds,
             self.score,
+            pdl=True,
         )
 
 
