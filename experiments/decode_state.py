@@ -71,10 +71,12 @@ class DecodeState:
 
         new_tokens: how many may follow a prompt; positions: how many the model has, prompt included.
         """
+        room, longest = self.prompt.shape[1], max(map(len, prompts))
+        if not 1 <= longest <= room:
+            raise ValueError(f"a prompt has {longest} tokens, and there is room for {room}")
         absent = self.rows - len(prompts)
         filled = [*prompts, *[prompts[0]] * absent]
         begins = [len(prompt) for prompt in filled]
-        room = self.prompt.shape[1]
         _send([[*prompt, *[0] * (room - len(prompt))] for prompt in filled], self.prompt)
         _send(begins, self.begin)
         _send([min(begin + new_tokens, positions) - 1 for begin in begins], self.limit)
