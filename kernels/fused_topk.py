@@ -35,18 +35,22 @@ def reference(
     waits for the device: may be captured and compiled.
     """
     scores = masked_logits(logits, history, positions, begin, rules)
-    last = scores.shape[1] - 1
-    # One integer that sorts by value, then by smaller id: the bits of a float, negative ones reversed.
-    bits = torch.where(scores == 0, 0.0, scores).view(torch.int32)  # -0.0 is no smaller than 0.0
-    ordered = (bits ^ ((bits >> 31) & 0x7FFFFFFF)).long()
-    keys = (ordered << 32) | (last - torch.arange(last + 1, device=scores.device))
-    best = keys.amax(-1, keepdim=True) if k == 1 else keys.topk(k).values
-    ids = last - (best & 0xFFFFFFFF)
+    ids = scores.argmax(-1, keepdim=True) if k == 1 else _best(scores, k)  # argmax takes the first of equals
     values = scores.gather(1, ids)
     logsumexp = scores.logsumexp(-1)
     left = values > -torch.inf
     logprobs = torch.where(left, values - logsumexp[:, None], -torch.inf)
     return torch.where(left, ids, rules.end), logprobs, logsumexp
+
+
+def _best(scores: torch.Tensor, k: int) -> torch.Tensor:
+    """Ids [N, k] of the largest scores, of equals the smallest ids; torch.topk takes any of equals."""
+    last = scores.shape[1] - 1
+    # One integer that sorts by value, then by smaller id: the bits of a float, negative ones reversed.
+    bits = torch.where(scores == 0, 0.0, scores).view(torch.int32)  # -0.0 is no smaller than 0.0
+    ordered = (bits ^ ((bits >> 31) & 0x7FFFFFFF)).long()
+    keys = (ordered << 32) | (last - torch.arange(last + 1, device=scores.device))
+    return last - (keys.topk(k).values & 0xFFFFFFFF)
 
 
 def fused_topk(
