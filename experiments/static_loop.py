@@ -56,7 +56,7 @@ class StaticLoop:
             self._encoder = Encoder(loaded.model.get_encoder(), options.encoder, options.batch)
             given = self._state, self._rules, options.topk
             prefill = Prefill(network, draft_network, self._encoder.encoded, *given)
-            self._describe([loaded.prompt])
+            self._describe([loaded.prompt[:room]])
             self._prefill, self._loop = self._queued(prefill, self._round_of(network, draft_network))
 
     def _length(self, prompt_room: int) -> int:

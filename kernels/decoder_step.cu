@@ -196,8 +196,7 @@ __device__ __forceinline__ void clear_slice(Fixed* clear, int rank) {
 // The tokens whose logits are wanted, and what the first kernel makes of them.
 struct Tokens {
   const int64_t* history;   // ids
-  const int64_t* position;  // query q is history[*position + offset + q], at that position
-  int offset;
+  const int64_t* position;  // query q is history[*position + q], at that position
   const __half* embedding;  // [vocabulary][kD]
   const __half* places;     // [positions][kD]
 };
@@ -385,7 +384,7 @@ __global__ void __cluster_dims__(kCluster, 1, 1) __launch_bounds__(kThreads) att
 
   int64_t position = 0;
   auto fetch_cache = [&] {  // the keys before the queries' own, split among the blocks
-    position = args.tokens.position[0] + args.tokens.offset;
+    position = args.tokens.position[0];
     const int each = share(static_cast<int>(position)), first = rank * each;
     count = max(0, min(each, static_cast<int>(position) - first));
     for (int i = threadIdx.x; i < count * 8; i += kThreads) {
@@ -663,7 +662,7 @@ cudaError_t launch(void (*kernel)(Arguments), dim3 grid, size_t memory, const Ar
 
 // Everything that a step reads and writes; mirrored in decoder_step.py.
 struct Step {
-  int32_t layers, blocks_of_mlp, blocks_of_vocabulary, size_of_vocabulary, offset, overlap;
+  int32_t layers, blocks_of_mlp, blocks_of_vocabulary, size_of_vocabulary, overlap;
   const uint8_t *self_tiles, *cross_tiles, *mlp_tiles;  // [layers][...]
   const float* norms;                                  // [3 * layers + 1][2][kD]: in the order of their use
   __half *self_cache, *cross_cache;                    // [layers][2][HEADS][length][kHead]
@@ -675,10 +674,9 @@ struct Step {
   float* logits;
 };
 
-extern "C" int64_t decoder_step_sizes(int which) {
-  const int64_t sizes[] = {sizeof(Tile<kSelfRows>), sizeof(Tile<kCrossRows>), sizeof(MlpTile), sizeof(Step),
-                           sizeof(SelfMemory), sizeof(CrossMemory), sizeof(MlpMemory), sizeof(VocabularyMemory)};
-  return sizes[which];
+extern "C" int decoder_step_size(int which) {
+  const size_t sizes[] = {sizeof(Tile<kSelfRows>), sizeof(Tile<kCrossRows>), sizeof(MlpTile), sizeof(Step)};
+  return static_cast<int>(sizes[which]);
 }
 
 extern "C" int decoder_step_prepare() {
@@ -702,7 +700,7 @@ extern "C" int decoder_step(const Step* step, cudaStream_t stream) {
   };
   for (int layer = 0; layer < step->layers; ++layer) {
     const float* norm = step->norms + layer * 3 * 2 * kD;
-    const Tokens tokens{step->history, step->position, step->offset, layer == 0 ? step->embedding : nullptr, step->places};
+    const Tokens tokens{step->history, step->position, layer == 0 ? step->embedding : nullptr, step->places};
     __half* own = step->self_cache + layer * 2 * cache * SELF_LENGTH;
     __half* cross = step->cross_cache + layer * 2 * cache * CROSS_LENGTH;
     const Attention self{next(), step->self_tiles + layer * HEADS * kCluster * sizeof(Tile<kSelfRows>), norm, own,

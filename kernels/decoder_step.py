@@ -8,16 +8,22 @@ from __future__ import annotations
 
 import ctypes
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 
 from kernels import build
 
+SOURCE = Path(__file__).with_suffix(".cu")
 HEAD = 64
 CLUSTER = 8  # blocks that share a head, the largest cluster that every Hopper GPU runs
 MAX_QUERIES = 8
 _WARPS = 8
+_WEIGHTS = (
+    *("self_tiles", "cross_tiles", "mlp_tiles", "norms"),
+    *("embedding", "places", "vocabulary", "vocabulary_scale"),
+)
 _VOCABULARY_BYTES = 120 * 1024  # of shared memory for copies of it in flight: it begins beside the last MLP
 
 
@@ -68,16 +74,14 @@ class Weights:
     places: torch.Tensor
 
 
-def obstacle(width: int, heads: int, mlp: int, batch: int, queries: int) -> str | None:
+def obstacle(width: int, heads: int, mlp: int, rows: int) -> str | None:
     """Why the kernels can't compute a decoder of this shape, or None if they can."""
-    if width != HEAD * heads or width % (4 * CLUSTER):
+    if width != HEAD * heads or width % (16 * CLUSTER):
         return f"heads of {width // heads} elements (the kernels take {HEAD}, as every Whisper has)"
-    if mlp % 8:
-        return f"an MLP of {mlp} units (they take multiples of 8)"
-    if batch != 1:
-        return f"batch={batch} (they are written for one window at a time; decoder=static takes any number)"
-    if queries > MAX_QUERIES:
-        return f"{queries} queries at once (at most {MAX_QUERIES})"
+    if mlp % _WARPS:
+        return f"an MLP of {mlp} units (the kernels take multiples of {_WARPS})"
+    if rows != 1:
+        return f"batch={rows} (the kernels are written for one window at a time)"
     return None
 
 
@@ -171,21 +175,21 @@ class _Step(ctypes.Structure):
     """struct Step of decoder_step.cu."""
 
     _fields_ = (
-        [(name, ctypes.c_int32) for name in ("layers", "blocks_of_mlp", "blocks_of_vocabulary")]
-        + [(name, ctypes.c_int32) for name in ("size_of_vocabulary", "offset", "overlap")]
-        + [(name, ctypes.c_void_p) for name in ("self_tiles", "cross_tiles", "mlp_tiles", "norms")]
-        + [(name, ctypes.c_void_p) for name in ("self_cache", "cross_cache")]
-        + [(name, ctypes.c_void_p) for name in ("history", "position", "embedding", "places")]
-        + [(name, ctypes.c_void_p) for name in ("vocabulary", "vocabulary_scale", "residual", "logits")]
+        *((name, ctypes.c_int32) for name in ("layers", "blocks_of_mlp", "blocks_of_vocabulary")),
+        *((name, ctypes.c_int32) for name in ("size_of_vocabulary", "overlap")),
+        *((name, ctypes.c_void_p) for name in ("self_tiles", "cross_tiles", "mlp_tiles", "norms")),
+        *((name, ctypes.c_void_p) for name in ("self_cache", "cross_cache", "history", "position")),
+        *((name, ctypes.c_void_p) for name in ("embedding", "places", "vocabulary", "vocabulary_scale")),
+        *((name, ctypes.c_void_p) for name in ("residual", "logits")),
     )
 
 
 class DecoderStep:
-    """Computes logits of `queries` tokens that follow each other; every address is fixed when it is made.
+    """Logits of `queries` tokens that follow each other, one row; its buffers are allocated here, once.
 
-    self_cache [L, 2, 1, H, T, 64] and cross_cache [L, 2, 1, H, S, 64] float16, read and written in place;
-    history int64 [1, *] token ids; position int64 [1]. `offset`: the first of the tokens is history[0,
-    position + offset]. logits float32 [queries, V] is the result of a call.
+    self_cache [L, 2, 1, H, T, 64] and cross_cache [L, 2, 1, H, S, 64] float16, read and written in place.
+    overlap: launch kernels while the ones before them still run (programmatic dependent launch). Raises
+    UserError without nvcc.
     """
 
     def __init__(
@@ -193,10 +197,7 @@ class DecoderStep:
         weights: Weights,
         self_cache: torch.Tensor,
         cross_cache: torch.Tensor,
-        history: torch.Tensor,
-        position: torch.Tensor,
         queries: int = 1,
-        offset: int = 0,
         overlap: bool = True,
     ) -> None:
         width, size = weights.shape["D_MODEL"], len(weights.vocabulary)
@@ -208,36 +209,44 @@ class DecoderStep:
             "CROSS_LENGTH": cross_cache.shape[4],
             "VOCAB_STAGES": max(2, _VOCABULARY_BYTES // stage),
         }
-        self._library = build.library(build.KERNELS / "decoder_step.cu", defines)
+        self._library = build.library(SOURCE, defines)
+        self._check_layout(weights)
         build.check(self._library.decoder_step_prepare(), "the set-up of the decoder's kernels")
         residual = torch.zeros(3, queries, width, dtype=torch.int64, device=device)
         self.logits = torch.zeros(queries, size, dtype=torch.float32, device=device)
-        self._kept = weights, self_cache, cross_cache, history, position, residual
-        processors = torch.cuda.get_device_properties(device).multi_processor_count
+        self._kept = weights, self_cache, cross_cache, residual
+        self._queries = queries
+        pointers = {name: getattr(weights, name) for name in _WEIGHTS} | {
+            "self_cache": self_cache,
+            "cross_cache": cross_cache,
+            "residual": residual,
+            "logits": self.logits,
+        }
         self._step = _Step(
             layers=len(weights.self_tiles),
             blocks_of_mlp=weights.mlp_tiles.shape[1],
-            blocks_of_vocabulary=processors,
+            blocks_of_vocabulary=torch.cuda.get_device_properties(device).multi_processor_count,
             size_of_vocabulary=size,
-            offset=offset,
             overlap=overlap,
-            self_cache=self_cache.data_ptr(),
-            cross_cache=cross_cache.data_ptr(),
-            history=history.data_ptr(),
-            position=position.data_ptr(),
-            residual=residual.data_ptr(),
-            logits=self.logits.data_ptr(),
-            **{
-                name: getattr(weights, name).data_ptr()
-                for name in (
-                    *("self_tiles", "cross_tiles", "mlp_tiles", "norms"),
-                    *("embedding", "places", "vocabulary", "vocabulary_scale"),
-                )
-            },
+            **{name: tensor.data_ptr() for name, tensor in pointers.items()},
         )
 
-    def __call__(self) -> torch.Tensor:
-        """Queue the kernels on the current stream; returns `logits`, whose content the next call replaces."""
+    def _check_layout(self, weights: Weights) -> None:
+        """The host packs what the kernels read as structs: both have to mean the same bytes."""
+        packed = [t.shape[-1] for t in (weights.self_tiles, weights.cross_tiles, weights.mlp_tiles)]
+        read = [self._library.decoder_step_size(which) for which in range(4)]
+        if read != [*packed, ctypes.sizeof(_Step)]:
+            raise RuntimeError(f"the kernels read {read} bytes where the host packed {packed}")
+
+    def __call__(self, history: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+        """Queue the kernels on the current stream. history: int64 [1, T], token ids; places: int64
+        [1, queries], where in it the tokens stand, one after the other (only the first is read).
+
+        Returns float32 [queries, V]: the same tensor each time, which the next call overwrites.
+        """
+        if places.shape != (1, self._queries) or history.dtype != torch.int64:
+            raise ValueError(f"{self._queries} places in a history of int64, not {tuple(places.shape)}")
+        self._step.history, self._step.position = history.data_ptr(), places.data_ptr()
         stream = ctypes.c_void_p(torch.cuda.current_stream().cuda_stream)
         build.check(self._library.decoder_step(ctypes.byref(self._step), stream), "a decode step")
         return self.logits
