@@ -26,7 +26,7 @@ def page(rows: Sequence[Row]) -> str:
     """Tables of the newest setting, with where the numbers come from."""
     rows = book.latest(rows)
     order = {one.name: place for place, one in enumerate(everyone())}
-    rows = sorted(rows, key=lambda row: order.get(row["contender"], len(order)))
+    rows = sorted(rows, key=lambda row: order.get(row["contender"].split()[0], len(order)))
     parts = []
     for batch in sorted({row["batch"] for row in rows}):
         lines = [cells(row, book.reference(rows, row)) for row in rows if row["batch"] == batch]

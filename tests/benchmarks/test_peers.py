@@ -48,6 +48,10 @@ def test_every_scope_takes_part_and_names_can_be_patterns() -> None:
     assert [one.name for one in chosen(["flash", "transformers_s*"])] == [
         "transformers_sdpa", "transformers_static", "flash",
     ]  # fmt: skip
+    variant = "cuda_graphs graphs.how=compile"
+    assert chosen([variant]) == [named(variant)] and named(variant).argument == variant
+    with pytest.raises(UserError, match="no contender is called 'vllm x=1'"):
+        chosen(["vllm x=1"])
     with pytest.raises(UserError, match="no contender is called 'vllm'"):
         chosen(["flash", "vllm"])
 
