@@ -4,7 +4,7 @@ Each contender runs in a process of its own, one after the other, on the same wi
 and number of tokens. Rows are added to a file as they are made, so parts can be run in separate calls:
 
   python -m benchmarks.peers --batch 1 --only 'transformers*' openai_whisper
-  python -m benchmarks.peers --batch 1 --only cuda_graphs
+  python -m benchmarks.peers --batch 1 --only cuda_graphs 'cuda_graphs graphs.how=compile'
   python -m benchmarks.peers table --update README.md
 
 Exit codes: 0 all measured (what can't run here is said in its row), 2 usage, 4 no GPU, 5 a file can't be

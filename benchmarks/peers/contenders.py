@@ -60,13 +60,15 @@ LEAST_ITERATIONS = 5
 
 def everyone() -> list[Contender]:
     """The peers, and a contender for each file in conf/scope/."""
-    scopes = sorted(file.stem for file in (CONF / "scope").glob("*.yaml"))
-    return [*PEERS, *(Contender(name, f"`{name}`", "ours", name) for name in scopes)]
+    return [*PEERS, *(_ours(file.stem) for file in sorted((CONF / "scope").glob("*.yaml")))]
 
 
 def chosen(patterns: Sequence[str]) -> list[Contender]:
-    """Those whose name fits one of the patterns (`transformers*`); UserError for one that fits none."""
-    known = everyone()
+    """Those whose name fits one of the patterns (`transformers*`); UserError for one that fits none.
+
+    A scope followed by overrides of its settings (`cuda_graphs quantize=int8`) is a contender, too.
+    """
+    known = [*everyone(), *(_ours(pattern) for pattern in patterns if _is_variant(pattern))]
     for pattern in patterns:
         if not any(fnmatch(one.name, pattern) for one in known):
             raise UserError(
@@ -76,7 +78,17 @@ def chosen(patterns: Sequence[str]) -> list[Contender]:
 
 
 def named(name: str) -> Contender:
-    return next(one for one in everyone() if one.name == name)
+    """One of `chosen`."""
+    return _ours(name) if _is_variant(name) else next(one for one in everyone() if one.name == name)
+
+
+def _ours(scope: str) -> Contender:
+    return Contender(scope, f"`{scope}`", "ours", scope)
+
+
+def _is_variant(name: str) -> bool:
+    scope, *overrides = name.split()
+    return bool(overrides) and (CONF / "scope" / f"{scope}.yaml").is_file()
 
 
 def model(name: str) -> Mapping[str, Any]:

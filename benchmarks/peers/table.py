@@ -26,12 +26,13 @@ def page(rows: Sequence[Row]) -> str:
     """Tables of the newest setting, with where the numbers come from."""
     rows = book.latest(rows)
     order = {one.name: place for place, one in enumerate(everyone())}
-    rows = sorted(rows, key=lambda row: order.get(row["contender"], len(order)))
+    rows = sorted(rows, key=lambda row: order.get(row["contender"].split()[0], len(order)))
     parts = []
     for batch in sorted({row["batch"] for row in rows}):
         lines = [cells(row, book.reference(rows, row)) for row in rows if row["batch"] == batch]
         parts.append(f"Batch {batch}:\n\n{markdown(HEADER, lines)}")
-    return "\n\n".join([*parts, f"{_origin(rows)}"])
+    notes = dict.fromkeys(f"- {row['label']}: {note}" for row in rows for note in row.get("notes", []))
+    return "\n\n".join([*parts, *(["\n".join(notes)] if notes else []), _origin(rows)])
 
 
 def cells(row: Row, reference: Row | None) -> list[str]:
