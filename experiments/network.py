@@ -40,16 +40,17 @@ def make(loaded: LoadedModel, options: Options, length: int, device: str) -> Net
         from experiments import quantize
 
         quantize.apply(network, options.quantize, device)
+    return computed(network, options, device)
+
+
+def computed(decoder: StaticDecoder, options: Options, device: str) -> Network:
+    """`decoder` as `options` want it computed on a GPU: by kernels of this project, compiled, or as it is.
+    Raises UserError where the kernels can't."""
     if options.decoder == "fused" and device == "cuda":
         from experiments.fused_decoder import FusedDecoder
 
-        return FusedDecoder(network)
-    return compiled(network, options.graphs, device)
-
-
-def compiled(network: Network, graphs: str, device: str) -> Network:
-    """With graphs=compile on a GPU, `network` with its decode step compiled; else as it is."""
-    return _Compiled(network) if graphs == "compile" and device == "cuda" else network
+        return FusedDecoder(decoder)
+    return _Compiled(decoder) if options.graphs == "compile" and device == "cuda" else decoder
 
 
 class _Compiled:

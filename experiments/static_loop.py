@@ -73,7 +73,7 @@ class StaticLoop:
         rows, length = self._state.history.shape
         shared = network.cross_cache[-1:]
         decoder = StaticDecoder(draft.get_decoder(), self._options.attention, rows, length, shared)
-        return networks.compiled(decoder, self._options.graphs, self._device)
+        return networks.computed(decoder, self._options, self._device)
 
     def _round_of(self, network: Network, draft: Network | None) -> Round:
         state, rules, topk, how = self._state, self._rules, self._options.topk, self._options.speculate

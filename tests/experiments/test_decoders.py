@@ -119,6 +119,8 @@ def test_margins_say_how_far_the_second_choice_was(baseline: Transcription) -> N
         (["graphs.how=manual", "decoder=generate"], "decoder=static"),
         (["attention=flash", "decoder=static"], "attention=sdpa"),
         (["attention=flash", "decoder=fused"], "attention=sdpa"),
+        (["graphs.how=compile", "decoder=fused", "attention=sdpa"], "graphs.how=manual"),
+        (["quantize=float8", "decoder=fused", "attention=sdpa"], "quantize=int8"),
         (["loop=device", "decoder=static"], "graphs.how=manual"),
         (["loop=device"], "decoder=static, or loop=host"),
         (["topk=fused"], "decoder=static, or topk=torch"),
@@ -153,6 +155,10 @@ MECHANISMS = [
     ("speculate.how=draft", "topk=fused"),
     ("speculate.how=scripted", "speculate.acceptance=0.8", "speculate.tokens=5"),
     ("speculate.how=scripted", "speculate.acceptance=0.8", "batch=2", "topk=fused"),
+    ("quantize=int8",),
+    ("decoder=fused", "topk=fused"),
+    ("decoder=fused", "topk=fused", "quantize=int8"),
+    ("decoder=fused", "speculate.how=scripted", "speculate.acceptance=0.8", "topk=fused"),
 ]
 
 
