@@ -10,7 +10,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Large traces are analysed by machine code, which is compiled here and not when a user waits for the first of them.
 COMPILE_AHEAD = $(PY) -m benchmarks.big_trace $(VENV)/large.sqlite --kernels 21000 >/dev/null && $(PY) -m analysis $(VENV)/large.sqlite --no-plots >/dev/null
 
-.PHONY: run test lint doctor train evaluate readme lock gpu-check calibrate help
+.PHONY: run test lint doctor train evaluate readme lock gpu-check calibrate bench help
 
 run: $(READY)
 	@$(PY) -m harness $(if $(ARGS),$(ARGS),+scope=cuda_graphs)
@@ -42,10 +42,16 @@ gpu-check: $(READY)
 calibrate: $(READY)
 	@$(PY) -m benchmarks.record_calibration $(ARGS)
 
-# The README's table from the runs published in results/.
+# On a machine with a GPU: Whisper beside its peers, in one run, into results/bench.json and the README.
+# ARGS="--batch 1 --only 'transformers*' cuda_graphs" is a part of it.
+bench: $(READY)
+	@$(PY) -m benchmarks.peers $(ARGS); status=$$?; $(PY) -m benchmarks.peers table --update README.md && exit $$status
+
+# The README's tables from the runs published in results/.
 readme: $(READY)
 	@$(PY) -m harness.results rebuild --db results/h200/results.db
 	@$(PY) -m harness.results table --db results/h200/results.db --update README.md
+	@test ! -e results/bench.json || $(PY) -m benchmarks.peers table --update README.md
 
 lock:
 	rm -rf $(VENV) && $(PYTHON) -m venv $(VENV)
@@ -54,7 +60,7 @@ lock:
 	touch $(READY)
 
 help:
-	@sed -n 's/^# \(make .*\)/\1/p' Makefile; echo "make doctor  what this machine has and lacks"; echo "make lint    ruff and mypy"; echo "make evaluate  word errors, timestamps and the draft of the bundled checkpoint"; echo "make gpu-check  the whole ladder on a GPU, into results/"; echo "make calibrate  the gap analysis against known gaps, on a GPU"; echo "make readme  the README's table from results/"; echo "make lock    write requirements.lock anew"
+	@sed -n 's/^# \(make .*\)/\1/p' Makefile; echo "make doctor  what this machine has and lacks"; echo "make lint    ruff and mypy"; echo "make evaluate  word errors, timestamps and the draft of the bundled checkpoint"; echo "make gpu-check  the whole ladder on a GPU, into results/"; echo "make calibrate  the gap analysis against known gaps, on a GPU"; echo "make bench   Whisper beside its peers, on a GPU"; echo "make readme  the README's tables from results/"; echo "make lock    write requirements.lock anew"
 
 # The stamp is written last, so an interrupted set-up starts over.
 $(READY): requirements.lock

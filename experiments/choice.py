@@ -46,7 +46,7 @@ class Choice:
         where in history the tokens stand that the logits follow."""
         given = (logits, self._state.history, places.flatten(), self._state.begin, self._rules)
         if self._fused:
-            fused_topk(*given, self._ids, self._logprobs, self._logsumexp)
+            fused_topk(*given, self._ids, self._logprobs, self._logsumexp, pdl=True)
             ids, logprobs = self._ids, self._logprobs
         else:
             ids, logprobs, _ = reference(*given, k=1)

@@ -71,10 +71,12 @@ class DecodeState:
 
         new_tokens: how many may follow a prompt; positions: how many the model has, prompt included.
         """
+        room, longest = self.prompt.shape[1], max(map(len, prompts))
+        if not 1 <= longest <= room:
+            raise ValueError(f"a prompt has {longest} tokens, and there is room for {room}")
         absent = self.rows - len(prompts)
         filled = [*prompts, *[prompts[0]] * absent]
         begins = [len(prompt) for prompt in filled]
-        room = self.prompt.shape[1]
         send([[*prompt, *[0] * (room - len(prompt))] for prompt in filled], self.prompt)
         send(begins, self.begin)
         send([min(begin + new_tokens, positions) - 1 for begin in begins], self.limit)
@@ -96,10 +98,6 @@ class DecodeState:
             return self.position[:, None]
         return self.position[:, None] + (self.offsets[:queries] + first)
 
-    def tokens(self, places: torch.Tensor) -> torch.Tensor:
-        """History at `places` [B, Q]."""
-        return self.history.gather(1, places)
-
     def accept(self, chosen: torch.Tensor, logprobs: torch.Tensor, end: int) -> None:
         """Take what the model confirms of the drafts behind position; chosen, logprobs: [B, Q]."""
         accept(
@@ -113,6 +111,7 @@ class DecodeState:
             self.any_running,
             self.rounds,
             self.score,
+            pdl=True,
         )
 
 

@@ -12,8 +12,8 @@ class Encoder:
     """Of up to B windows, into `encoded` [B, S, C], which stays where it is.
 
     how: `eager`; `manual`, captured for B windows; `compile`, compiled by torch.compile and captured by hand:
-    its own graphs (mode="reduce-overhead") launch more slowly (pytorch issue 174575). Call it for capture in
-    the context that it is called in later. On the CPU it runs as it is.
+    PyTorch's own graphs launch more slowly (pytorch issue 174575). On the CPU it runs as it is. What
+    attention may choose from (`attention.kernels`) has to be the same when it is made and when it is called.
     """
 
     def __init__(self, encoder: nn.Module, how: str, rows: int) -> None:

@@ -38,7 +38,9 @@ class GenerateDecoder:
             marks.close()
             for hook in hooks:
                 hook.remove()
-        return [list(takewhile(lambda token: token != loaded.end, row)) for row in tokens.tolist()]
+        # Rows that ended earlier than others are filled up.
+        over = (loaded.end, loaded.model.generation_config.pad_token_id)
+        return [list(takewhile(lambda token: token not in over, row)) for row in tokens.tolist()]
 
     def _arguments(self, marks: _PhaseMarks) -> dict[str, Any]:
         loaded = self._loaded

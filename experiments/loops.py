@@ -48,6 +48,7 @@ class DeviceLoop:
         """round_graph: captured with keep_graph=True."""
         from kernels.while_graph import WhileGraph
 
+        self._round_graph = round_graph  # owns the memory that the launched one works in
         self._graph = WhileGraph(round_graph, any_running)
 
     def __call__(self, clock: PhaseClock) -> None:

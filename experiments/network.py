@@ -9,7 +9,6 @@ import torch
 from experiments.models import LoadedModel
 from experiments.options import Options
 from experiments.static_decoder import StaticDecoder
-from harness.errors import UserError
 
 
 class Network(Protocol):
@@ -26,28 +25,32 @@ class Network(Protocol):
     def listen(self, encoded: torch.Tensor) -> None:
         """Fill the cross-attention cache from the encoder's output [B, S, C]."""
 
-    def logits(self, tokens: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
-        """tokens, positions: int64 [B, Q] -> logits [B * Q, V]."""
+    def logits(self, history: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+        """Logits [B * Q, V] of the tokens that stand at `places` int64 [B, Q] of `history` int64 [B, T]; the
+        places of a row follow each other, and are the tokens' positions, too."""
 
-    def logits_at(self, tokens: torch.Tensor, positions: torch.Tensor, query: torch.Tensor) -> torch.Tensor:
+    def logits_at(self, history: torch.Tensor, places: torch.Tensor, query: torch.Tensor) -> torch.Tensor:
         """The same, but only of query number `query` int64 [B] in each row: [B, V]. For prompts."""
 
 
 def make(loaded: LoadedModel, options: Options, length: int, device: str) -> Network:
     """The network that `options` ask for, with room for `length` tokens in each row."""
-    if options.decoder == "fused" and device == "cuda":
-        raise UserError("decoder=fused has no kernels in this version", "decoder=static")
     network = StaticDecoder(loaded.model.get_decoder(), options.attention, options.batch, length)
     if options.quantize != "none":
         from experiments import quantize
 
         quantize.apply(network, options.quantize, device)
-    return compiled(network, options.graphs, device)
+    return computed(network, options, device)
 
 
-def compiled(network: Network, graphs: str, device: str) -> Network:
-    """With graphs=compile on a GPU, `network` with its decode step compiled; else as it is."""
-    return _Compiled(network) if graphs == "compile" and device == "cuda" else network
+def computed(decoder: StaticDecoder, options: Options, device: str) -> Network:
+    """`decoder` as `options` want it computed on a GPU: by kernels of this project, compiled, or as it is.
+    Raises UserError where the kernels can't."""
+    if options.decoder == "fused" and device == "cuda":
+        from experiments.fused_decoder import FusedDecoder
+
+        return FusedDecoder(decoder)
+    return _Compiled(decoder) if options.graphs == "compile" and device == "cuda" else decoder
 
 
 class _Compiled:

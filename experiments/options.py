@@ -130,6 +130,11 @@ class Options:
             notes.append("decoder=fused needs a GPU: on this CPU torch computed the decoder (same tokens)")
         if self.topk == "fused":
             notes.append("topk=fused needs a GPU: on this CPU its reference in torch ran (same tokens)")
+        if self.quantize != "none":
+            notes.append(
+                f"quantize={self.quantize} has its kernel on a GPU: on this CPU torch multiplied the weights "
+                "of 8 bits, which is no faster"
+            )
         if self.encoder != "eager":
             notes.append(f"encoder={self.encoder} needs a GPU: on this CPU the encoder ran as it is")
         return notes
@@ -149,6 +154,8 @@ def _refuse(options: Options) -> None:
             "mask, and a cache of constant size needs one",
             f"attention=sdpa with decoder={options.decoder}, or decoder=generate",
         )
+    if options.decoder == "fused":
+        _refuse_with_fused(options)
     if options.loop == "device" and options.graphs == "none":
         raise UserError(
             "loop=device can't be combined with graphs.how=none: what the device repeats is a captured graph",
@@ -165,6 +172,20 @@ def _refuse(options: Options) -> None:
             f"speculate.how={speculate.how}: "
             "what a draft gets accepted is measured",
             "speculate.how=scripted, or speculate.acceptance=null",
+        )
+
+
+def _refuse_with_fused(options: Options) -> None:
+    if options.graphs == "compile":
+        raise UserError(
+            "graphs.how=compile can't be combined with decoder=fused: its kernels leave nothing to compile",
+            "graphs.how=manual, or decoder=static",
+        )
+    if options.quantize not in ("none", "int8"):
+        raise UserError(
+            f"quantize={options.quantize} can't be combined with decoder=fused: its kernels read "
+            "weights of 16 bits or int8",
+            "quantize=int8, or decoder=static",
         )
 
 

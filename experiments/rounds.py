@@ -37,7 +37,7 @@ class GreedyRound:
 
     def __call__(self, mark: Mark = unmarked) -> None:
         places = self._state.places(0, 1)
-        logits = self._network.logits(self._state.tokens(places), places)
+        logits = self._network.logits(self._state.history, places)
         self._state.accept(*self._choose(logits, places), self._end)
 
 
@@ -69,7 +69,7 @@ class Prefill:
         # count.
         places = state.offsets[: state.prompt.shape[1]].expand_as(state.prompt)
         last = state.begin - 1
-        logits = self._network.logits_at(state.prompt, places, last)
+        logits = self._network.logits_at(state.history, places, last)
         if self._draft:
-            self._draft.logits_at(state.prompt, places, last)
+            self._draft.logits_at(state.history, places, last)
         state.accept(*self._choose(logits, last[:, None]), self._end)

@@ -50,7 +50,7 @@ class SpeculativeRound:
                 self._propose_one(index)
         with mark(phases.VERIFY):
             places = self._state.places(0, self._drafts + 1)
-            logits = self._network.logits(self._state.tokens(places), places)
+            logits = self._network.logits(self._state.history, places)
             self._state.accept(*self._verify(logits, places), self._end)
 
     def _propose_one(self, index: int) -> None:
@@ -60,9 +60,9 @@ class SpeculativeRound:
         if index == 0:
             # After a round whose drafts all stood, the last of them is not in the draft's cache yet.
             two = state.places(-1, 2)
-            logits = self._draft.logits_at(state.tokens(two), two, self._second)
+            logits = self._draft.logits_at(state.history, two, self._second)
         else:
-            logits = self._draft.logits(state.tokens(place), place)
+            logits = self._draft.logits(state.history, place)
         proposed, _ = self._propose(logits, place)
         if self._script is not None:
             proposed = self._script.instead_of(proposed, place + 1)

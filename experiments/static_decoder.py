@@ -72,13 +72,13 @@ class StaticDecoder(nn.Module):
         if self.cross is not None:
             self.cross_cache.copy_(self.cross(encoded))
 
-    def logits(self, tokens: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
-        """tokens, positions: int64 [B, Q] -> logits [B * Q, V]."""
-        return self.head(self.norm(self._hidden(tokens, positions)).flatten(0, 1))
+    def logits(self, history: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+        """history int64 [B, T], places int64 [B, Q] -> logits [B * Q, V]."""
+        return self.head(self.norm(self._hidden(history.gather(1, places), places)).flatten(0, 1))
 
-    def logits_at(self, tokens: torch.Tensor, positions: torch.Tensor, query: torch.Tensor) -> torch.Tensor:
+    def logits_at(self, history: torch.Tensor, places: torch.Tensor, query: torch.Tensor) -> torch.Tensor:
         """The same, but only of query number `query` int64 [B] in each row: [B, V]."""
-        return self.head(self.norm(self._hidden(tokens, positions)[self.row, query]))
+        return self.head(self.norm(self._hidden(history.gather(1, places), places)[self.row, query]))
 
     def _hidden(self, tokens: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
         """tokens, positions [B, Q] -> [B, Q, C] before the last norm."""

@@ -56,7 +56,7 @@ class StaticLoop:
             self._encoder = Encoder(loaded.model.get_encoder(), options.encoder, options.batch)
             given = self._state, self._rules, options.topk
             prefill = Prefill(network, draft_network, self._encoder.encoded, *given)
-            self._describe([loaded.prompt])
+            self._describe([loaded.prompt[:room]])
             self._prefill, self._loop = self._queued(prefill, self._round_of(network, draft_network))
 
     def _length(self, prompt_room: int) -> int:
@@ -73,7 +73,7 @@ class StaticLoop:
         rows, length = self._state.history.shape
         shared = network.cross_cache[-1:]
         decoder = StaticDecoder(draft.get_decoder(), self._options.attention, rows, length, shared)
-        return networks.compiled(decoder, self._options.graphs, self._device)
+        return networks.computed(decoder, self._options, self._device)
 
     def _round_of(self, network: Network, draft: Network | None) -> Round:
         state, rules, topk, how = self._state, self._rules, self._options.topk, self._options.speculate

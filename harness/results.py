@@ -208,13 +208,13 @@ def origin(runs: Sequence[dict[str, Any]]) -> str:
     return f"{made}; word errors: {', '.join(by)}" if by else made
 
 
-def replace_between_marks(file: Path, text: str) -> None:
+def replace_between_marks(file: Path, text: str, begin: str = BEGIN, end: str = END) -> None:
     """Replace what stands between the two marks; UserError if the file has none."""
-    before, begin, rest = file.read_text().partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not (begin and end):
-        raise UserError(f"{file} has no place for the table", f"add the lines {BEGIN} and {END}")
-    file.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}")
+    before, found, rest = file.read_text().partition(begin)
+    _, closed, after = rest.partition(end)
+    if not (found and closed):
+        raise UserError(f"{file} has no place for the table", f"add the lines {begin} and {end}")
+    file.write_text(f"{before}{begin}\n{text}\n{end}{after}")
 
 
 def _open(db: Path) -> Store:

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
+import ctypes
+from pathlib import Path
+
 import torch
+
+from kernels import build
+from kernels.checks import expect
+
+SOURCE = Path(__file__).with_suffix(".cu")
+MAX_QUERIES = 32
 
 
 def reference(
@@ -50,6 +59,7 @@ def accept(
     any_running: torch.Tensor,
     rounds: torch.Tensor,
     score: torch.Tensor,
+    pdl: bool = False,
 ) -> None:
     """Take what the model confirms of the drafts, and its own next token, in place.
 
@@ -61,10 +71,72 @@ def accept(
     token and up to limit: position += taken, rounds += 1, score += their log-probabilities; it stops at the
     end token and at limit. Other rows stay as they are. Drafts that failed stay behind position and are
     overwritten later: nothing else has to be rolled back. Greedy decoding is Q = 1.
+
+    pdl: programmatic dependent launch, see `fused_topk`. Raises ValueError for tensors that don't fit,
+    UserError without nvcc.
     """
+    _check(history, position, chosen, logprobs, limit, running, any_running, rounds, score)
     reference(history, position, chosen, logprobs, limit, end, running, any_running, rounds, score)
 
 
 @accept.register_fake
 def _(*arguments: object) -> None:
     return None
+
+
+class _State(ctypes.Structure):
+    """State in accept.cu."""
+
+    _fields_ = (
+        *((name, ctypes.c_void_p) for name in ("history", "position", "chosen", "logprobs", "limit")),
+        *((name, ctypes.c_void_p) for name in ("running", "any_running", "rounds", "score")),
+        ("end", ctypes.c_int64),
+        *((name, ctypes.c_int) for name in ("rows", "length", "queries")),
+    )
+
+
+@accept.register_kernel("cuda")
+def _(
+    history: torch.Tensor,
+    position: torch.Tensor,
+    chosen: torch.Tensor,
+    logprobs: torch.Tensor,
+    limit: torch.Tensor,
+    end: int,
+    running: torch.Tensor,
+    any_running: torch.Tensor,
+    rounds: torch.Tensor,
+    score: torch.Tensor,
+    pdl: bool = False,
+) -> None:
+    tensors = (history, position, chosen, logprobs, limit, running, any_running, rounds, score)
+    _check(*tensors)
+    state = _State(*(tensor.data_ptr() for tensor in tensors), end, *history.shape, chosen.shape[1])
+    with torch.cuda.device(history.device):
+        stream = ctypes.c_void_p(torch.cuda.current_stream().cuda_stream)
+        build.check(build.library(SOURCE).accept(ctypes.byref(state), int(pdl), stream), "accept")
+
+
+def _check(
+    history: torch.Tensor,
+    position: torch.Tensor,
+    chosen: torch.Tensor,
+    logprobs: torch.Tensor,
+    limit: torch.Tensor,
+    running: torch.Tensor,
+    any_running: torch.Tensor,
+    rounds: torch.Tensor,
+    score: torch.Tensor,
+) -> None:
+    (batch, length), queries = history.shape, chosen.shape[1]
+    if not 1 <= queries <= MAX_QUERIES:
+        raise ValueError(f"{queries} choices a row, not 1 to {MAX_QUERIES}")
+    expect("history", history, history, torch.long, batch, length)
+    expect("position", position, history, torch.long, batch)
+    expect("chosen", chosen, history, torch.long, batch, queries)
+    expect("logprobs", logprobs, history, torch.float32, batch, queries)
+    expect("limit", limit, history, torch.long, batch)
+    expect("running", running, history, torch.int32, batch)
+    expect("any_running", any_running, history, torch.int32, 1)
+    expect("rounds", rounds, history, torch.long, batch)
+    expect("score", score, history, torch.float32, batch)

@@ -71,6 +71,7 @@ def masked_logits(
 ) -> torch.Tensor:
     """The logits [N, V] as float32, -inf where a token is forbidden; see `fused_topk.reference`."""
     vocabulary = logits.shape[1]
+    positions = positions.clamp(max=history.shape[1] - 1)
     # NaN can't be compared and inf can't be normalised: a step that overflowed still has to give a token.
     scores = torch.nan_to_num(
         logits.float(), nan=-torch.inf, posinf=torch.finfo(torch.float32).max, neginf=-torch.inf
@@ -110,9 +111,9 @@ def _timestamp_limits(
     index = torch.arange(said.shape[1], device=said.device)
     is_stamp = (said >= rules.timestamp_begin) & (index >= begins[:, None]) & (index <= positions[:, None])
     # Timestamps stand in pairs: after one that has no partner comes its partner or the end.
-    at = positions[:, None].clamp(max=said.shape[1] - 1)
-    stamp_last = is_stamp.gather(1, at)[:, 0]
-    stamp_before = (positions - begins < 1) | is_stamp.gather(1, (at - 1).clamp(min=0))[:, 0]
+    stamp_last = is_stamp.gather(1, positions[:, None])[:, 0]
+    before = (positions[:, None] - 1).clamp(min=0)
+    stamp_before = (positions - begins < 1) | is_stamp.gather(1, before)[:, 0]
     alone = stamp_last & ~stamp_before
     latest = torch.where(is_stamp, index, -1).amax(-1)
     floor = said.gather(1, latest.clamp(min=0)[:, None])[:, 0] + (~alone).long()

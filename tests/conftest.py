@@ -52,3 +52,9 @@ def chromium() -> str:
             pytest.fail("HARNESS_REQUIRE_CHROMIUM is set, and there is no chromium")
         pytest.skip("NOT TESTED in a browser: no chromium (apt-get install chromium)")
     return found
+
+
+@pytest.fixture(scope="session")
+def graphs() -> list[object]:
+    """Keeps captured graphs alive: destroying one can break later captures (CONTRIBUTING.md)."""
+    return []

@@ -40,7 +40,7 @@ class SampledRound:
     def __call__(self, mark: Mark = unmarked) -> None:
         state = self._state
         places = state.places(0, 1)
-        logits = self._network.logits(state.tokens(places), places)
+        logits = self._network.logits(state.history, places)
         allowed = masked_logits(logits, state.history, places[:, 0], state.begin, self._rules)
         logprobs = allowed.log_softmax(-1)
         noise = gumbel(self._seed, state.position, logits.shape[1])

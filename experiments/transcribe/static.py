@@ -50,8 +50,7 @@ class StaticWindowDecoder:
         clock: PhaseClock | None = None,
     ) -> None:
         """prompt_tokens: text of windows before that a prompt may hold; clock: is told the phases."""
-        _check(options)
-        options = dataclasses.replace(options, batch=batch)
+        options = _for_rows(options, batch)
         self.batch = batch
         self._loaded = loaded
         self._device = loaded.model.device
@@ -182,7 +181,7 @@ class _Ear:
         # Rows with shorter prompts read on behind them; those keys and values are overwritten before they
         # count.
         places = state.offsets[: state.prompt.shape[1]].expand_as(state.prompt)
-        logits = self._network.logits_at(state.prompt, places, self._start)
+        logits = self._network.logits_at(state.history, places, self._start)
         self.no_speech.copy_(logits.float().softmax(-1)[:, self._no_speech_token])
 
 
@@ -197,9 +196,13 @@ def _endless(rules: LogitRules, loaded: LoadedModel) -> LogitRules:
     return rules
 
 
-def _check(options: Options) -> None:
+def _for_rows(options: Options, batch: int) -> Options:
+    """The mechanisms for a batch: the fused decoder has one row; for more, the step is compiled."""
     if options.speculate.drafts:
         raise UserError(
             "the pipeline has no speculative rounds: rows of a batch would wait for each other's drafts",
             "a --scope without speculate",
         )
+    if options.decoder == "fused" and batch > 1:
+        options = dataclasses.replace(options, decoder="static", graphs="compile")
+    return dataclasses.replace(options, batch=batch)

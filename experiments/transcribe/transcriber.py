@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from experiments.models import LoadedModel
     from experiments.transcribe.pipeline import Heed, Outcome
 
-SCOPE = "cuda_graphs"
+SCOPE = "optimized"
 TASKS = ("transcribe", "translate")
 
 
@@ -94,7 +94,7 @@ def configuration(model: str, scope: str) -> dict[str, Any]:
     if not is_choice:
         cfg.model = {"source": "pretrained", "name": model, "new_tokens": None}
     plain = OmegaConf.to_container(cfg, resolve=True)
-    if plain["decoder"] != "static":
+    if plain["decoder"] == "generate":
         raise UserError(
             f"--scope {scope} decodes with transformers' generate, which has no batch of constant shape",
             f"--scope with one of: {', '.join(_static_scopes())}",
@@ -127,7 +127,7 @@ def _check_room(previous_tokens: int, loaded: LoadedModel) -> None:
 
 def _static_scopes() -> list[str]:
     files = sorted((usage.CONF / "scope").glob("*.yaml"))
-    return [file.stem for file in files if re.search(r"^decoder: static$", file.read_text(), re.MULTILINE)]
+    return [file.stem for file in files if re.search(r"^decoder: (static|fused)$", file.read_text(), re.MULTILINE)]
 
 
 def _scope_error(scope: str, error: UserError) -> UserError:

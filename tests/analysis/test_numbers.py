@@ -37,6 +37,28 @@ def test_latency_without_decode_steps_has_no_tokens_to_divide_by() -> None:
     assert found["total_ms"] == 1 and "ms_per_token" not in found
 
 
+def test_a_token_is_what_decoding_gave_and_not_a_step() -> None:
+    """Two windows at once by speculation: 20 tokens in 4 steps of 2 rows, one of which had ended before."""
+    counts = {"tokens": 20, "rounds": 7, "drafted": 21, "accepted": 13}
+    found = latency_metrics([iteration(1, [6.0] * 4, 40) | {"counts": counts}] * 2)
+    assert found["tokens"] == 20 and found["ms_per_token"] == 26 / 20
+    assert found["tokens_per_round"] == pytest.approx(20 / 7)
+    assert found["acceptance"] == pytest.approx(13 / 21)
+    assert "ms_per_token.p90" not in found, "steps are no tokens"
+
+
+def test_a_step_behind_the_end_token_gives_no_token() -> None:
+    found = latency_metrics([iteration(1, [6.0] * 4, 40) | {"counts": {"tokens": 3, "rounds": 3}}])
+    assert found["ms_per_token"] == 26 / 3 and found["tokens_per_round"] == 1
+    assert found["ms_per_token.p90"] == 6 and "acceptance" not in found
+
+
+def test_a_loop_on_the_device_has_tokens_and_no_steps() -> None:
+    timed = {"iter_ns": 9_000_000, "phases": {"decode": [6_000_000]}, "counts": {"tokens": 3, "rounds": 3}}
+    found = latency_metrics([timed] * 2)
+    assert found["ms_per_token"] == 2 and "ms_per_token.p90" not in found
+
+
 def test_iterations_of_different_length_line_up_by_position() -> None:
     table = steps_ms([iteration(1, [1, 2, 3], 9), iteration(1, [4], 9)])
     assert table.shape == (2, 3)

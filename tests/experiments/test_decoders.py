@@ -18,6 +18,7 @@ from experiments.static_loop import StaticLoop
 from experiments.transcription import Transcription, build
 from harness.errors import UserError
 from harness.phases import PhaseClock
+from tests.experiments.conftest import ROOT
 
 COMBINATIONS = [
     ("flash",),
@@ -117,6 +118,22 @@ def test_margins_say_how_far_the_second_choice_was(baseline: Transcription) -> N
         (["graphs.how=auto", "decoder=static"], "none, manual, compile"),
         (["graphs.how=manual", "decoder=generate"], "decoder=static"),
         (["attention=flash", "decoder=static"], "attention=sdpa"),
+        (["attention=flash", "decoder=fused"], "attention=sdpa"),
+        (["graphs.how=compile", "decoder=fused", "attention=sdpa"], "graphs.how=manual"),
+        (["quantize=float8", "decoder=fused", "attention=sdpa"], "quantize=int8"),
+        (["loop=device", "decoder=static"], "graphs.how=manual"),
+        (["loop=device"], "decoder=static, or loop=host"),
+        (["topk=fused"], "decoder=static, or topk=torch"),
+        (["encoder=compile"], "decoder=static, or encoder=eager"),
+        (["quantize=int8"], "decoder=static, or quantize=none"),
+        (["speculate.how=draft"], "decoder=static, or speculate.how=none"),
+        (["speculate.how=scripted", "decoder=static"], "speculate.acceptance=0.8"),
+        (["speculate.how=draft", "decoder=static", "speculate.acceptance=0.5"], "acceptance=null"),
+        (["speculate.acceptance=2"], "a share from 0 to 1"),
+        (["speculate.tokens=8"], "1 to 7"),
+        (["speculate.tokens=0"], "1 to 7"),
+        (["batch=0"], "at least 1"),
+        (["quantize=int4"], "none, int8, int8_dynamic, float8"),
     ],
 )
 def test_choices_that_cannot_work_are_refused_with_the_reason(
@@ -129,22 +146,67 @@ def test_choices_that_cannot_work_are_refused_with_the_reason(
     assert named in refused.value.report()
 
 
+MECHANISMS = [
+    (),
+    ("topk=fused",),
+    ("encoder=manual",),
+    ("batch=2",),
+    ("batch=3", "topk=fused"),
+    ("speculate.how=draft", "topk=fused"),
+    ("speculate.how=scripted", "speculate.acceptance=0.8", "speculate.tokens=5"),
+    ("speculate.how=scripted", "speculate.acceptance=0.8", "batch=2", "topk=fused"),
+    ("quantize=int8",),
+    ("decoder=fused", "topk=fused"),
+    ("decoder=fused", "topk=fused", "quantize=int8"),
+    ("decoder=fused", "speculate.how=scripted", "speculate.acceptance=0.8", "topk=fused"),
+]
+
+
+def on_gpu(configure: Callable[..., DictConfig], *overrides: str, times: int = 10) -> list[Any]:
+    """Token ids of both clips, again and again; no replay may differ from another."""
+    work: Any = build(configure("cuda_graphs", "model=whisper_small_random", *overrides), "cuda")
+    found = [[window["tokens"] for window in work.transcripts()] for _ in range(times)]
+    work.close()
+    assert all(again == found[0] for again in found)
+    return found[0]
+
+
 @pytest.mark.gpu
-@pytest.mark.parametrize("how", ["none", "manual", "compile"])
-def test_captured_steps_give_the_tokens_of_uncaptured_ones(
-    how: str, configure: Callable[..., DictConfig]
+@pytest.mark.parametrize("mechanisms", MECHANISMS, ids=" ".join)
+def test_captured_rounds_give_the_tokens_of_uncaptured_ones(
+    mechanisms: tuple[str, ...], configure: Callable[..., DictConfig]
 ) -> None:
     """fp16: the same arithmetic in the same order, so bit for bit the same tokens, 20 windows in a row."""
+    expected = on_gpu(configure, *mechanisms, "graphs.how=none", times=1)
+    assert on_gpu(configure, *mechanisms, "graphs.how=manual") == expected
 
-    def tokens(how: str) -> list[Any]:
-        work = build(configure("cuda_graphs", "model=whisper_small_random", f"graphs.how={how}"), "cuda")
-        return [[w["tokens"] for w in work.transcripts()] for _ in range(10)]
 
-    expected = tokens("none")
-    found = tokens(how)
-    assert all(again == found[0] for again in found), "replays must not differ from each other"
-    if how != "compile":  # compiled kernels round differently
-        assert found == expected
+@pytest.mark.gpu
+@pytest.mark.parametrize("mechanisms", MECHANISMS, ids=" ".join)
+def test_the_device_repeats_rounds_as_the_host_does(
+    mechanisms: tuple[str, ...], configure: Callable[..., DictConfig]
+) -> None:
+    expected = on_gpu(configure, *mechanisms)
+    assert on_gpu(configure, *mechanisms, "loop=device") == expected
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("mechanism", ["graphs.how=compile", "encoder=compile"])
+def test_compiled_steps_repeat_themselves(mechanism: str, configure: Callable[..., DictConfig]) -> None:
+    """Compiled kernels round differently from others, but not from call to call."""
+    assert [len(tokens) for tokens in on_gpu(configure, mechanism)] == [100, 100]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("loop", ["host", "device"])
+@pytest.mark.parametrize("speculate", ["none", "draft"])
+def test_real_words_end_where_they_do_without_graphs(
+    loop: str, speculate: str, configure: Callable[..., DictConfig]
+) -> None:
+    """The shipped model says when it is done: a loop on the device has to see it."""
+    overrides = ("model=bundled", f"model.path={ROOT}/experiments/checkpoint", f"speculate.how={speculate}")
+    expected = on_gpu(configure, *overrides, "graphs.how=none", times=1)
+    assert on_gpu(configure, *overrides, f"loop={loop}") == expected
 
 
 @pytest.mark.gpu

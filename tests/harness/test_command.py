@@ -93,6 +93,8 @@ def test_a_scope_says_whether_its_tokens_are_those_of_the_other(
         "agreement": 1.0,
     }
     assert two["metrics"]["token_agreement"] == 1.0
+    faster = one["metrics"]["ms_per_token"] / two["metrics"]["ms_per_token"]
+    assert two["metrics"]["speedup"] == pytest.approx(faster)
     assert f"identical with {one['id']}" in done.stdout
 
 

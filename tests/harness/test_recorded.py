@@ -71,6 +71,29 @@ def test_a_trace_of_other_mechanisms_is_not_shown(bundled: None, tmp_path: Path)
     assert recorded.find(cfg) is None
 
 
+def test_a_trace_from_before_there_was_a_setting_had_its_default(bundled: None, tmp_path: Path) -> None:
+    (published,) = (tmp_path / "results").glob("*/*/*/config.yaml")
+    older = OmegaConf.load(published)
+    for name in ("loop", "batch", "topk", "encoder", "quantize", "speculate"):
+        del older[name]
+    OmegaConf.save(older, published)
+    cfg = made(tmp_path).config
+    assert recorded.find(cfg) is not None
+    cfg.loop = "device"
+    assert recorded.find(cfg) is None
+
+
+def test_a_scope_that_was_not_recorded_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recorded, "FOLDER", tmp_path / "nothing")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    record = run.execute(made(tmp_path), ["test"], [], Console(quiet=True))
+    assert record.status == "finished", record.error
+    report = (tmp_path / "outputs" / record.id / "report.txt").read_text()
+    assert "no trace of these settings that was recorded on a GPU" in report
+    assert "report.html" in record.artifacts
+    assert [row["why"] for row in record.verdict] == ["not measurable here"] * 2
+
+
 def test_the_page_sets_the_recorded_reference_beside_it_and_survives_a_damaged_one(
     bundled: None, tmp_path: Path
 ) -> None:

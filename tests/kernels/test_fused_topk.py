@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -18,7 +19,17 @@ from transformers.generation.logits_process import (
 from harness.errors import UserError
 from kernels.fused_topk import fused_topk, fused_topk_out, reference
 from kernels.logit_rules import LogitRules, masked_logits
-from tests.kernels.cases import END, LENGTH, NO_TIMESTAMPS, TIMESTAMP_BEGIN, VOCABULARY, Problem, problems
+from tests.kernels.cases import (
+    END,
+    LENGTH,
+    NO_TIMESTAMPS,
+    TIMESTAMP_BEGIN,
+    VOCABULARY,
+    Arguments,
+    Problem,
+    outputs,
+    problems,
+)
 
 
 def processed(problem: Problem, query: int) -> torch.Tensor:
@@ -43,7 +54,7 @@ ONLY_FINITE = st.integers(-64, 64).map(lambda eighths: eighths / 8)
 @settings(deadline=None)
 @given(problems(forced=False, logits=ONLY_FINITE))
 def test_the_rules_are_those_of_transformers(problem: Problem) -> None:
-    ours = masked_logits(problem.logits, problem.history, problem.positions, problem.begin, problem.rules)
+    ours = masked_logits(*problem.arguments)
     for query in range(len(problem.positions)):
         assert torch.equal(ours[query], processed(problem, query))
 
@@ -51,9 +62,8 @@ def test_the_rules_are_those_of_transformers(problem: Problem) -> None:
 @settings(deadline=None)
 @given(problems(), st.integers(1, 8))
 def test_choices_are_the_largest_allowed_logits_and_their_probabilities(problem: Problem, k: int) -> None:
-    arguments = (problem.logits, problem.history, problem.positions, problem.begin, problem.rules)
-    scores = masked_logits(*arguments).tolist()
-    ids, logprobs, logsumexp = reference(*arguments, k)
+    scores = masked_logits(*problem.arguments).tolist()
+    ids, logprobs, logsumexp = reference(*problem.arguments, k)
     for query, row in enumerate(scores):
         order = sorted((-value, token) for token, value in enumerate(row) if value > -math.inf)[:k]
         wanted = [token for _, token in order] + [END] * (k - len(order))
@@ -105,15 +115,7 @@ def test_rules_that_cannot_be_meant_are_refused() -> None:
             small([0.0] * 6, **wrong)
 
 
-def outputs(rows: int, k: int, device: str = "cpu") -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    return (
-        torch.empty(rows, k, dtype=torch.long, device=device),
-        torch.empty(rows, k, device=device),
-        torch.empty(rows, device=device),
-    )
-
-
-def example() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, LogitRules]:
+def example() -> Arguments:
     generator = torch.Generator().manual_seed(1)
     rules = LogitRules.build(
         VOCABULARY, LENGTH, END, [3], [4], {9: 1}, timestamp_begin=TIMESTAMP_BEGIN, max_initial_timestamp=3
@@ -127,6 +129,29 @@ def test_the_op_is_one_that_torch_can_trust() -> None:
     *tensors, rules = example()
     flat = (rules.banned, rules.forced, rules.end, rules.timestamp_begin, rules.max_initial_timestamp)
     torch.library.opcheck(fused_topk_out, (*tensors, *flat, *outputs(6, 3)))
+
+
+@pytest.mark.parametrize(
+    "change, named",
+    [
+        ({"ids": torch.empty(6, 9, dtype=torch.long)}, "k is 9, not between 1 and 8"),
+        ({"ids": torch.empty(6, 3, dtype=torch.int32)}, "ids is torch.int32"),
+        ({"begin": torch.zeros(3, dtype=torch.long)}, r"begin is torch.int64 \[3\]"),
+        ({"positions": torch.zeros(12, dtype=torch.long)[::2]}, "positions is not contiguous"),
+        ({"logits": torch.zeros(5, VOCABULARY)}, "5 rows of logits"),
+        ({"logits": torch.zeros(6, VOCABULARY, dtype=torch.float64)}, "logits are torch.float64"),
+        ({"banned": torch.zeros(VOCABULARY + 1, dtype=torch.uint8)[1:]}, "multiple of 8"),
+    ],
+)
+def test_tensors_that_do_not_fit_are_refused(change: dict[str, torch.Tensor], named: str) -> None:
+    logits, history, positions, begin, rules = example()
+    ids, logprobs, logsumexp = outputs(6, 3)
+    tensors = {"logits": logits, "history": history, "positions": positions, "begin": begin}
+    tensors |= {"ids": ids, "logprobs": logprobs, "logsumexp": logsumexp}
+    if "banned" in change:
+        rules = replace(rules, banned=change.pop("banned"))
+    with pytest.raises(ValueError, match=named):
+        fused_topk(**(tensors | change), rules=rules)
 
 
 def test_the_reference_compiles_as_one_graph() -> None:

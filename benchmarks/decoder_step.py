@@ -1,0 +1,100 @@
+"""`python -m benchmarks.decoder_step`: a decode step of Whisper-small's shapes, by torch and by our kernels.
+
+Inside a CUDA graph, medians of replays; random weights, batch 1, the cache half full. A step reads more than
+the L2 cache holds, so it is cold for whatever comes first.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+from collections.abc import Callable
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+
+import torch
+from transformers import WhisperConfig
+from transformers.models.whisper.modeling_whisper import WhisperDecoder
+
+from experiments import floor, quantize
+from experiments.fused_decoder import FusedDecoder, pack
+from experiments.static_decoder import StaticDecoder
+from harness.environment import gpu
+from kernels.decoder_step import DecoderStep
+
+REPLAYS = 300
+Network = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+PLACE, LENGTH = 54, 112  # of the token; of the cache
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--json", type=Path, help="write the figures there")
+    arguments = parser.parse_args()
+    rows = measure()
+    print("| step | queries | µs | of the byte floor |\n| --- | ---: | ---: | ---: |")
+    for row in rows:
+        share = f"{row['floor_us'] / row['median_us']:.0%}" if row["floor_us"] else "–"
+        print(f"| {row['step']} | {row['queries']} | {row['median_us']:.1f} | {share} |")
+    if arguments.json:
+        arguments.json.write_text(json.dumps({"gpu": gpu(), "rows": rows}, indent=1))
+
+
+@torch.inference_mode()
+def measure() -> list[dict[str, object]]:
+    """A dict a row: step, queries, median_us, floor_us (of one query; 0 where it says nothing)."""
+    peak_bps = gpu()["memory_bandwidth_bps"]
+    config = WhisperConfig(vocab_size=51865, d_model=768, decoder_layers=12, decoder_attention_heads=12)
+    config.decoder_ffn_dim = 3072
+    config._attn_implementation = "sdpa"
+    torch.manual_seed(0)
+    decoder = WhisperDecoder(config).cuda().half().eval()
+    rows: list[dict[str, object]] = []
+    kept: list[object] = []  # destroying a captured graph can break later captures
+    history = torch.randint(50000, (1, LENGTH), device="cuda")
+    for how, weight_bytes in (("none", 2), ("int8", 1)):
+        static = StaticDecoder(decoder, "sdpa", 1, LENGTH)
+        quantize.apply(static, how, "cuda")
+        static.cross_cache.normal_()
+        static.own_cache.normal_()
+        name = "fp16" if how == "none" else how
+        least = floor.decode_step(config, PLACE + 1, 2, weight_bytes=weight_bytes).bytes / peak_bps * 1e6
+
+        fused, caches = FusedDecoder(static), (static.own_cache, static.cross_cache)
+        weights = pack(static)
+        alone, last = DecoderStep(weights, *caches, overlap=False), DecoderStep(weights, *caches)
+        last._step.layers = 0
+        bodies: list[tuple[str, int, Network, float]] = [(f"torch, {name}", 1, static.logits, least)]
+        bodies += [(f"kernels, {name}", queries, fused.logits, least) for queries in (1, 2, 4, 5, 8)]
+        bodies += [(f"kernels, {name}, without overlap", 1, alone, least)]
+        bodies += [(f"vocabulary, {name}", 1, last, weights.vocabulary.nbytes / peak_bps * 1e6)]
+        for step, queries, logits, floor_us in bodies:
+            places = torch.arange(PLACE, PLACE + queries, device="cuda")[None]
+            found = _median_us(partial(logits, history, places), kept)
+            rows.append({"step": step, "queries": queries, "median_us": found, "floor_us": floor_us})
+    return rows
+
+
+def _median_us(body: Callable[[], object], kept: list[object]) -> float:
+    for _ in range(3):
+        body()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        body()
+    for _ in range(20):
+        graph.replay()
+    stamps = [torch.cuda.Event(enable_timing=True) for _ in range(REPLAYS + 1)]
+    torch.cuda.synchronize()
+    stamps[0].record()
+    for stamp in stamps[1:]:
+        graph.replay()
+        stamp.record()
+    torch.cuda.synchronize()
+    kept.append(graph)
+    return statistics.median(a.elapsed_time(b) * 1e3 for a, b in pairwise(stamps))
+
+
+if __name__ == "__main__":
+    main()

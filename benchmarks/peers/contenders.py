@@ -1,0 +1,134 @@
+"""Who takes part, and what each is asked to do. Importable without torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from experiments import floor
+from harness.errors import UserError
+from harness.usage import CONF
+
+REFERENCE = "transformers_eager"  # whose tokens and time the others are compared with
+PROMPT = 4  # tokens that every window starts with: start, language, task, no timestamps
+ENCODER_POSITIONS = 1500  # of a 30 s window, in every Whisper
+
+
+@dataclass(frozen=True)
+class Contender:
+    """module: of this package, with `measure(task, argument)`."""
+
+    name: str
+    label: str
+    module: str
+    argument: str = ""
+
+
+PEERS = (
+    Contender(REFERENCE, "transformers, eager attention", "generate", "eager"),
+    Contender("transformers_sdpa", "transformers, SDPA", "generate", "sdpa"),
+    Contender("transformers_static", "transformers, SDPA, static cache", "generate", "static"),
+    Contender("openai_whisper", "openai-whisper", "openai_whisper"),
+    Contender("whisper_cpp", "whisper.cpp", "whisper_cpp"),
+)
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is decoded, and how often: `tokens` for each of the `batch` windows in the folder `sound`.
+
+    After `warmup` iterations that don't count there are `iterations` of them, fewer if they take longer than
+    `seconds`, but at least LEAST_ITERATIONS. device: `cuda` (fp16) or `cpu` (fp32).
+    """
+
+    model: str
+    batch: int
+    tokens: int
+    device: str
+    sound: str
+    warmup: int
+    iterations: int
+    seconds: float
+
+
+LEAST_ITERATIONS = 5
+
+
+def everyone() -> list[Contender]:
+    """The peers, and a contender for each file in conf/scope/."""
+    return [*PEERS, *(_ours(file.stem) for file in sorted((CONF / "scope").glob("*.yaml")))]
+
+
+def chosen(patterns: Sequence[str]) -> list[Contender]:
+    """Those whose name fits one of the patterns (`transformers*`); UserError for one that fits none.
+
+    A scope followed by overrides of its settings (`cuda_graphs quantize=int8`) is a contender, too.
+    """
+    known = [*everyone(), *(_ours(pattern) for pattern in patterns if _is_variant(pattern))]
+    for pattern in patterns:
+        if not any(fnmatch(one.name, pattern) for one in known):
+            raise UserError(
+                f"no contender is called {pattern!r}", f"one of: {', '.join(one.name for one in known)}"
+            )
+    return [one for one in known if any(fnmatch(one.name, pattern) for pattern in patterns)]
+
+
+def named(name: str) -> Contender:
+    """One of `chosen`."""
+    return _ours(name) if _is_variant(name) else next(one for one in everyone() if one.name == name)
+
+
+def _ours(scope: str) -> Contender:
+    return Contender(scope, f"`{scope}`", "ours", scope)
+
+
+def _is_variant(name: str) -> bool:
+    scope, *overrides = name.split()
+    return bool(overrides) and (CONF / "scope" / f"{scope}.yaml").is_file()
+
+
+def model(name: str) -> Mapping[str, Any]:
+    """A choice of conf/model/ with random weights, which say no end: exactly as many tokens as asked for."""
+    random = {}
+    for file in sorted((CONF / "model").glob("*.yaml")):
+        found = OmegaConf.load(file)
+        if found.source == "random":
+            random[file.stem] = found
+    if name not in random:
+        raise UserError(
+            f"model {name!r} is none with random weights, and others end where they want to",
+            f"--model {' or '.join(random)}",
+        )
+    return random[name]
+
+
+@dataclass(frozen=True)
+class _Shapes:
+    decoder_layers: int
+    d_model: int
+    decoder_ffn_dim: int
+    max_source_positions: int
+    vocab_size: int
+
+
+def floor_bytes(task: Task) -> float:
+    """Bytes that the mean decode step of a task reads and writes at least.
+
+    A batch reads the weights once, and keys and values for each of its windows. experiments.floor is linear
+    in both caches' positions, so a batch of N is one window with N times as many.
+    """
+    shape = model(task.model)["shape"]
+    shapes = _Shapes(
+        decoder_layers=shape["layers"],
+        d_model=shape["d_model"],
+        decoder_ffn_dim=4 * shape["d_model"],
+        max_source_positions=task.batch * ENCODER_POSITIONS,
+        vocab_size=shape["vocab_size"],
+    )
+    # The steps after the first token find 1 to tokens - 1 of them in the cache.
+    cached = PROMPT + task.tokens / 2
+    return floor.decode_step(shapes, task.batch * cached, 2 if task.device == "cuda" else 4).bytes

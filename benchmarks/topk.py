@@ -1,0 +1,219 @@
+"""`python -m benchmarks.topk`: the fused choice of the next token beside the same in torch, inside a graph.
+
+A graph holds many choices, one after another; its time divided by their number is what one of them takes in a
+decode step, with its share of the gaps between kernels. Warm: all choices read the same logits. Cold: each
+has logits and rules of its own, more than L2 holds. Dependent: programmatic dependent launch, warm.
+Exit codes: 0 done, 4 no GPU or no nvcc, 5 FILE can't be written.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING
+
+from harness.errors import ExitCode, UserError
+
+if TYPE_CHECKING:
+    import torch
+
+    from kernels.logit_rules import LogitRules
+
+VOCABULARY, LENGTH, END, TIMESTAMP_BEGIN = 51865, 448, 50257, 50364
+WARM_COPIES = 50
+REPLAYS = 25
+BANDWIDTH_TB_S = 4.3  # read from DRAM by one H200, as measured
+
+
+@dataclass(frozen=True)
+class Row:
+    """Times of one choice in microseconds, medians of REPLAYS graph launches."""
+
+    timestamps: bool
+    rows: int
+    k: int
+    floor_us: float
+    fused_warm_us: float
+    fused_cold_us: float
+    fused_dependent_us: float
+    torch_warm_us: float
+    torch_cold_us: float
+
+
+class Case:
+    """N rows of float16 logits behind a history of 100 tokens, and what chooses among them."""
+
+    def __init__(self, rows: int, k: int, timestamps: bool) -> None:
+        import torch
+
+        from kernels.logit_rules import NEVER, NOT_FIRST, LogitRules
+
+        self.logits = torch.randn(rows, VOCABULARY, device="cuda").half()
+        self.history = torch.randint(0, 50000, (1, LENGTH), device="cuda")
+        self.positions = torch.arange(100, 100 + rows, device="cuda")
+        self.begin = torch.tensor([4], device="cuda")
+        self.rules: LogitRules = LogitRules.build(
+            VOCABULARY,
+            LENGTH,
+            END,
+            range(1, 9000, 100),
+            [220, END],
+            timestamp_begin=TIMESTAMP_BEGIN if timestamps else -1,
+            device="cuda",
+        )
+        self.never = self.rules.banned & NEVER > 0
+        self.not_first = self.rules.banned & NOT_FIRST > 0
+        self.ids = torch.empty(rows, k, dtype=torch.long, device="cuda")
+        self.logprobs = torch.empty(rows, k, device="cuda")
+        self.logsumexp = torch.empty(rows, device="cuda")
+
+    def fused(self, dependent: bool = False) -> None:
+        from kernels.fused_topk import fused_topk
+
+        inputs = (self.logits, self.history, self.positions, self.begin, self.rules)
+        fused_topk(*inputs, self.ids, self.logprobs, self.logsumexp, dependent)
+
+    def unfused(self) -> None:
+        """Rules, log_softmax and topk; without timestamps in as few operations as they can be said."""
+        import torch
+
+        from kernels.logit_rules import masked_logits
+
+        if self.rules.timestamp_begin >= 0:
+            scores = masked_logits(self.logits, self.history, self.positions, self.begin, self.rules)
+        else:
+            first = (self.positions + 1 == self.begin)[:, None]
+            scores = self.logits.float().masked_fill(self.never | (first & self.not_first), -torch.inf)
+        best = scores.log_softmax(-1).topk(self.ids.shape[1])
+        self.logprobs.copy_(best.values)
+        self.ids.copy_(best.indices)
+
+    def bytes_read(self) -> int:
+        return self.logits.numel() * self.logits.element_size() + self.rules.banned.numel()
+
+
+def time_us(bodies: list[Callable[[], None]], kept: list[torch.cuda.CUDAGraph]) -> float:
+    """Time of one of `bodies`, which are captured one after another into one graph."""
+    import torch
+
+    from experiments.graphs import capture
+
+    def all_of_them() -> None:
+        for body in bodies:
+            body()
+
+    graph = capture(all_of_them)
+    kept.append(graph)  # torch 2.11: a graph can't be captured after another was destroyed
+    graph.replay()
+    times = []
+    for _ in range(REPLAYS):
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        begin.record()
+        graph.replay()
+        end.record()
+        end.synchronize()
+        times.append(begin.elapsed_time(end) * 1000 / len(bodies))
+    return median(times)
+
+
+def measure(rows: int, k: int, timestamps: bool, kept: list[torch.cuda.CUDAGraph]) -> Row:
+    """All figures of one case."""
+    import torch
+
+    case = Case(rows, k, timestamps)
+    # Twice the cache: a replay must not find what the last one left there.
+    many = 2 * torch.cuda.get_device_properties(0).L2_cache_size // case.bytes_read() + 1
+    cases = [Case(rows, k, timestamps) for _ in range(many)]
+    return Row(
+        timestamps,
+        rows,
+        k,
+        case.bytes_read() / BANDWIDTH_TB_S / 1e6,
+        time_us([case.fused] * WARM_COPIES, kept),
+        time_us([one.fused for one in cases], kept),
+        time_us([lambda: case.fused(dependent=True)] * WARM_COPIES, kept),
+        time_us([case.unfused] * WARM_COPIES, kept),
+        time_us([one.unfused for one in cases], kept),
+    )
+
+
+def accept_us(queries: int, kept: list[torch.cuda.CUDAGraph]) -> float:
+    """Time of one acceptance, warm. The row soon is at its limit: then as much is read, and less written."""
+    import torch
+
+    from kernels.accept import accept
+
+    def filled(value: int, *shape: int, dtype: torch.dtype = torch.long) -> torch.Tensor:
+        return torch.full(shape, value, dtype=dtype, device="cuda")
+
+    state = {
+        "history": filled(0, 1, LENGTH),
+        "position": filled(100, 1),
+        "chosen": filled(0, 1, queries),
+        "logprobs": filled(0, 1, queries, dtype=torch.float32),
+        "limit": filled(LENGTH - 1, 1),
+        "running": filled(1, 1, dtype=torch.int32),
+        "any_running": filled(1, 1, dtype=torch.int32),
+        "rounds": filled(0, 1),
+        "score": filled(0, 1, dtype=torch.float32),
+    }
+    return time_us([lambda: accept(**state, end=END)] * WARM_COPIES, kept)
+
+
+def table(found: list[Row]) -> str:
+    """The figures as a Markdown table, in microseconds."""
+    lines = [
+        "| rules | N | k | floor of bytes | fused warm | cold | dependent | torch warm | cold | speed-up |",
+        "| --- " + "| ---: " * 9 + "|",
+    ]
+    for row in found:
+        rules = "timestamps" if row.timestamps else "suppressed tokens"
+        fused = f"{row.fused_warm_us:.2f} | {row.fused_cold_us:.2f} | {row.fused_dependent_us:.2f}"
+        unfused = f"{row.torch_warm_us:.1f} | {row.torch_cold_us:.1f}"
+        ratio = f"{row.torch_warm_us / row.fused_warm_us:.1f}×"
+        lines.append(
+            f"| {rules} | {row.rows} | {row.k} | {row.floor_us:.3f} | {fused} | {unfused} | {ratio} |"
+        )
+    return "\n".join(lines)
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.topk", description=__doc__)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here, too")
+    arguments = parser.parse_args(argv)
+    import torch
+
+    try:
+        if not torch.cuda.is_available():
+            raise UserError("no CUDA GPU was found", "run it on a machine with one", ExitCode.MACHINE)
+        kept: list[torch.cuda.CUDAGraph] = []
+        found = [
+            measure(rows, k, timestamps, kept)
+            for timestamps in (False, True)
+            for rows in (1, 5)
+            for k in (1, 4, 8)
+        ]
+        print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, V={VOCABULARY}, float16; us\n")
+        print(table(found))
+        accepts = {queries: accept_us(queries, kept) for queries in (1, 5)}
+        print("\naccept: " + ", ".join(f"Q={queries} {us:.2f} us" for queries, us in accepts.items()))
+        if arguments.json:
+            record = {"gpu": torch.cuda.get_device_name(), "torch": torch.__version__}
+            record |= {"vocabulary": VOCABULARY, "rows": [asdict(row) for row in found], "accept_us": accepts}
+            arguments.json.write_text(json.dumps(record, indent=1) + "\n")
+    except UserError as error:
+        print(error.report(), file=sys.stderr)
+        return error.exit_code
+    except OSError as error:
+        print(f"error: {error.filename} can't be written: {error.strerror}", file=sys.stderr)
+        return ExitCode.STORAGE
+    return ExitCode.OK
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,112 @@
+// What the kernels share: programmatic launches, bulk copies into shared memory, thread-block clusters.
+#pragma once
+#include <cuda_fp16.h>
+#include <cuda_runtime.h>
+#include <stdint.h>
+
+namespace device {
+
+constexpr unsigned kAllLanes = 0xffffffffu;
+
+// Wait until the kernels before this one in the stream are complete and their writes visible. Does nothing in a
+// kernel that was launched without the programmatic attribute.
+__device__ __forceinline__ void wait_for_previous_kernel() { asm volatile("griddepcontrol.wait;" ::: "memory"); }
+
+// Allow the next kernel of the stream to be launched. It may then do whatever doesn't depend on this one.
+__device__ __forceinline__ void let_next_kernel_begin() { asm volatile("griddepcontrol.launch_dependents;"); }
+
+__device__ __forceinline__ uint32_t shared_address(const void* pointer) {
+  return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
+}
+
+// One barrier that bulk copies complete on. `expect` and `copy` are for one thread, `wait` for all.
+struct CopyBarrier {
+  uint64_t word;
+
+  __device__ void init() {
+    asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(shared_address(&word)));
+    asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+  }
+  __device__ void expect(uint32_t bytes) {
+    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(&word)), "r"(bytes)
+                 : "memory");
+  }
+  // to, from and bytes: multiples of 16.
+  __device__ void copy(void* to, const void* from, uint32_t bytes) {
+    asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
+                     shared_address(to)),
+                 "l"(from), "r"(bytes), "r"(shared_address(&word))
+                 : "memory");
+  }
+  __device__ void wait(uint32_t phase) {
+    asm volatile(
+        "{\n .reg .pred done;\n"
+        "again:\n mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 done, [%0], %1;\n"
+        " @done bra finished;\n bra again;\nfinished:\n}" ::"r"(shared_address(&word)),
+        "r"(phase)
+        : "memory");
+  }
+};
+
+__device__ __forceinline__ void copy_16_bytes_async(void* to, const void* from) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared_address(to)), "l"(from) : "memory");
+}
+__device__ __forceinline__ void wait_for_async_copies() { asm volatile("cp.async.wait_all;" ::: "memory"); }
+
+// Cluster barrier in two halves, without a fence: it says that the other blocks run and have made their barriers.
+__device__ __forceinline__ void cluster_arrive() { asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory"); }
+__device__ __forceinline__ void cluster_wait() { asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory"); }
+
+__device__ __forceinline__ uint32_t address_in_block(const void* mine, int rank) {
+  uint32_t remote;
+  asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(remote) : "r"(shared_address(mine)), "r"(rank));
+  return remote;
+}
+
+// Store to the same variable of another block of the cluster, and count it at the same barrier there. Needs no
+// fence: a fence would wait for all copies that are still on their way.
+__device__ __forceinline__ void send(float* mine, int rank, float value, const CopyBarrier& barrier) {
+  asm volatile("st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.b32 [%0], %1, [%2];" ::"r"(
+                   address_in_block(mine, rank)),
+               "r"(__float_as_uint(value)), "r"(address_in_block(&barrier.word, rank))
+               : "memory");
+}
+
+template <int kLanes>
+__device__ __forceinline__ float sum_over_lanes(float value) {
+#pragma unroll
+  for (int step = 1; step < kLanes; step *= 2) value += __shfl_xor_sync(kAllLanes, value, step);
+  return value;
+}
+
+// The same with four floats, aligned to 16 bytes.
+__device__ __forceinline__ void send(float4* mine, int rank, float4 value, const CopyBarrier& barrier) {
+  asm volatile("st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v4.f32 [%0], {%1, %2, %3, %4}, [%5];" ::"r"(
+                   address_in_block(mine, rank)),
+               "f"(value.x), "f"(value.y), "f"(value.z), "f"(value.w), "r"(address_in_block(&barrier.word, rank))
+               : "memory");
+}
+
+// Sums over the lanes of a warp of kValues values at once (a power of two), with half as many exchanges at each
+// step. Returns the sum of value `lane / (32 / kValues)`. With kStep < 16: over 2 * kStep neighbours.
+template <int kValues, int kStep = 16, int kSize>
+__device__ __forceinline__ float sums_over_warp(float (&values)[kSize]) {
+  static_assert(kStep == 0 || ((kValues & (kValues - 1)) == 0 && kValues <= 2 * kStep), "halved until one is left");
+  if constexpr (kStep == 0) {
+    return values[0];
+  } else if constexpr (kValues == 1) {
+    values[0] += __shfl_xor_sync(kAllLanes, values[0], kStep);
+    return sums_over_warp<1, kStep / 2>(values);
+  } else {
+    const bool upper = threadIdx.x & kStep;
+#pragma unroll
+    for (int i = 0; i < kValues / 2; ++i) {
+      const float given = upper ? values[i] : values[i + kValues / 2];
+      const float kept = upper ? values[i + kValues / 2] : values[i];
+      values[i] = kept + __shfl_xor_sync(kAllLanes, given, kStep);
+    }
+    return sums_over_warp<kValues / 2, kStep / 2>(values);
+  }
+}
+
+}  // namespace device

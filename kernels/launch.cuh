@@ -1,0 +1,20 @@
+// Launches from the host.
+#pragma once
+#include <cuda_runtime.h>
+
+// `dependent`: programmatic dependent launch, the kernel may be put on the device while the one before it in the
+// stream still runs. It has to wait for that one by itself (device.cuh).
+template <typename... Arguments>
+cudaError_t launch(void (*kernel)(Arguments...), dim3 grid, dim3 block, void* stream, bool dependent,
+                   const Arguments&... arguments) {
+  cudaLaunchAttribute attribute = {};
+  attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  attribute.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t config = {};
+  config.gridDim = grid;
+  config.blockDim = block;
+  config.stream = static_cast<cudaStream_t>(stream);
+  config.attrs = &attribute;
+  config.numAttrs = dependent ? 1 : 0;
+  return cudaLaunchKernelEx(&config, kernel, arguments...);
+}

@@ -1,0 +1,34 @@
+"""The benchmark of fused_topk: both sides choose the same, and what is said where there is no GPU."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from benchmarks import topk
+from harness.errors import ExitCode
+
+
+@pytest.mark.parametrize("timestamps", [False, True])
+@pytest.mark.gpu
+def test_both_sides_choose_the_same(timestamps: bool) -> None:
+    case = topk.Case(5, 4, timestamps)
+    case.fused()
+    ids, logprobs = case.ids.clone(), case.logprobs.clone()
+    case.unfused()
+    torch.testing.assert_close(case.logprobs, logprobs, rtol=1e-5, atol=1e-5)
+    # of equal logits topk may take any
+    assert torch.equal(case.logits.gather(1, case.ids), case.logits.gather(1, ids))
+
+
+def test_the_table_names_the_ratio() -> None:
+    found = [topk.Row(True, 5, 8, 0.15, 4.0, 5.0, 3.0, 120.0, 130.0)]
+    header, line, row = topk.table(found).splitlines()
+    assert header.count("|") == line.count("|") == row.count("|")
+    assert row == "| timestamps | 5 | 8 | 0.150 | 4.00 | 5.00 | 3.00 | 120.0 | 130.0 | 30.0× |"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_a_gpu_it_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    assert topk.main([]) == ExitCode.MACHINE
+    assert "no CUDA GPU" in capsys.readouterr().err

@@ -1,0 +1,233 @@
+"""The fused decode step gives the logits of the decoder that it replaces."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from transformers import WhisperConfig, WhisperForConditionalGeneration
+
+from experiments import quantize
+from experiments.static_decoder import StaticDecoder
+from kernels import decoder_step
+from kernels.decoder_step import CLUSTER, HEAD, Layer, Matrix
+
+SMALL = {"d_model": 768, "heads": 12, "mlp": 3072, "vocabulary": 51865, "layers": 3}
+BUNDLED = {"d_model": 256, "heads": 4, "mlp": 352, "vocabulary": 2790, "layers": 4}
+TINY = {"d_model": 384, "heads": 6, "mlp": 1536, "vocabulary": 1001, "layers": 2}
+
+
+def matrix(rows: int, columns: int, dtype: torch.dtype = torch.float16) -> Matrix:
+    data = torch.randint(-127, 128, (rows, columns)).to(dtype)
+    return Matrix(data, torch.rand(rows) + 0.5, torch.randn(rows))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.int8])
+@pytest.mark.parametrize("width, mlp", [(256, 352), (768, 3072)])
+def test_every_block_finds_its_weights(width: int, mlp: int, dtype: torch.dtype) -> None:
+    heads, element = width // HEAD, dtype.itemsize
+    layer = Layer(
+        qkv=matrix(3 * width, width, dtype),
+        self_out=matrix(width, width, dtype),
+        query=matrix(width, width, dtype),
+        cross_out=matrix(width, width, dtype),
+        mlp_in=matrix(mlp, width, dtype),
+        mlp_out=matrix(width, mlp, dtype),
+        norms=torch.randn(3, 2, width),
+    )
+    vocabulary = matrix(50, width, dtype)
+    half = torch.zeros(50, width, dtype=torch.float16)
+    packed = decoder_step.pack([layer], vocabulary, torch.randn(2, width), half, half, multiprocessors=132)
+
+    head, rank, rows, part = heads - 1, 5, 3 * HEAD // CLUSTER, width // CLUSTER
+    tile = packed.self_tiles[0, head, rank]
+    weights = tile[: rows * width * element].view(dtype).view(rows, width)
+    for row in (0, rows - 1):
+        at = rank * rows + row  # among the head's 192 rows of query, key and value
+        source = at // HEAD * width + head * HEAD + at % HEAD
+        assert torch.equal(weights[row], layer.qkv.data[source])
+    out = tile[rows * width * element :][: part * HEAD * element].view(dtype).view(part, HEAD)
+    columns = slice(head * HEAD, (head + 1) * HEAD)
+    assert torch.equal(out, layer.self_out.data[rank * part : (rank + 1) * part, columns])
+    vectors = tile[(rows * width + part * HEAD) * element :].view(torch.float32)
+    assert torch.equal(vectors[-2 * part : -part], layer.self_out.bias[rank * part : (rank + 1) * part])
+    assert torch.equal(vectors[-part:], layer.self_out.scale[rank * part : (rank + 1) * part])
+
+    units, block = packed.shape["MLP_UNITS"], mlp // packed.shape["MLP_UNITS"] - 1
+    assert packed.mlp_tiles.shape[1] % CLUSTER == 0 and units % 8 == 0
+    tile = packed.mlp_tiles[0, block]
+    into, out = tile[: 2 * units * width * element].view(dtype).view(2, units, width)
+    mine = slice(block * units, (block + 1) * units)
+    assert torch.equal(into, layer.mlp_in.data[mine])
+    assert torch.equal(out, layer.mlp_out.data[:, mine].T)
+    filling = packed.mlp_tiles[0, block + 1 :, : 2 * units * width * element]
+    assert not filling.any(), "blocks beyond the MLP add nothing"
+
+
+@pytest.mark.parametrize(
+    "shape, named",
+    [((64, 2, 256, 1), "heads of 32"), ((256, 4, 350, 1), "350 units"), ((256, 4, 352, 8), "batch=8")],
+)
+def test_what_the_kernels_cannot_do_has_a_reason(shape: tuple[int, int, int, int], named: str) -> None:
+    assert named in (decoder_step.obstacle(*shape) or "")
+
+
+def test_every_size_of_whisper_can_be_done() -> None:
+    for width, heads in [(384, 6), (512, 8), (768, 12), (1024, 16), (1280, 20)]:
+        assert decoder_step.obstacle(width, heads, 4 * width, 1) is None
+
+
+class Pair:
+    """A decoder of random weights, in torch in float16 and float32 and as kernels, that heard the same."""
+
+    LENGTH = 64
+
+    def __init__(self, shape: dict[str, int], how: str = "none") -> None:
+        from experiments.fused_decoder import FusedDecoder
+
+        torch.manual_seed(0)
+        config = WhisperConfig(
+            vocab_size=shape["vocabulary"],
+            d_model=shape["d_model"],
+            encoder_layers=1,
+            decoder_layers=shape["layers"],
+            encoder_attention_heads=shape["heads"],
+            decoder_attention_heads=shape["heads"],
+            decoder_ffn_dim=shape["mlp"],
+            init_std=0.08,
+            **{f"{name}_token_id": 3 for name in ("pad", "bos", "eos", "decoder_start")},
+        )
+        model = WhisperForConditionalGeneration(config).get_decoder().cuda().half().eval()
+        for name, parameter in model.named_parameters():
+            if "norm" in name or "bias" in name:  # ones and zeros would hide a mistake
+                parameter.data += 0.2 * torch.randn_like(parameter)
+        self.half = StaticDecoder(model, "eager", 1, self.LENGTH)
+        quantize.apply(self.half, how, "cuda")
+        self.fused = FusedDecoder(self.half)
+        self.exact = StaticDecoder(model.float(), "eager", 1, self.LENGTH)
+        encoded = torch.randn(1, 1500, shape["d_model"], device="cuda")
+        self.half.listen(encoded.half())
+        self.exact.listen(encoded)
+        self.history = torch.randint(shape["vocabulary"], (1, self.LENGTH), device="cuda")
+
+    def places(self, first: int, queries: int) -> torch.Tensor:
+        return torch.arange(first, first + queries, device="cuda")[None]
+
+
+def error(found: torch.Tensor, exact: torch.Tensor) -> float:
+    return float((found.double() - exact.double()).norm() / exact.double().norm())
+
+
+@pytest.fixture(scope="module")
+def pair() -> Callable[..., Pair]:
+    made: dict[str, Pair] = {}
+
+    def make(shape: dict[str, int], how: str = "none") -> Pair:
+        return made.setdefault(f"{shape} {how}", Pair(shape, how))
+
+    return make
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("shape", [SMALL, BUNDLED, TINY], ids=["small", "bundled", "tiny"])
+@torch.inference_mode()
+def test_it_is_as_exact_as_torch_in_half(shape: dict[str, int], pair: Callable[..., Pair]) -> None:
+    both = pair(shape)
+    for first in range(Pair.LENGTH - 8):
+        place = both.places(first, 1)
+        exact = both.exact.logits(both.history, place)
+        half = both.half.logits(both.history, place)
+        fused = both.fused.logits(both.history, place)
+        assert error(fused, exact) < max(1.2 * error(half, exact), 1e-3), first
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("queries", range(2, 9))
+@pytest.mark.parametrize("shape", [SMALL, BUNDLED], ids=["small", "bundled"])
+@torch.inference_mode()
+def test_several_queries_give_what_one_after_the_other_gives(
+    shape: dict[str, int], queries: int, pair: Callable[..., Pair]
+) -> None:
+    both = pair(shape)
+    for first in (0, 1, 7, 30):
+        for place in range(first):  # what stands before them
+            both.fused.logits(both.history, both.places(place, 1))
+        single = [both.fused.logits(both.history, both.places(first + q, 1)).clone() for q in range(queries)]
+        together = both.fused.logits(both.history, both.places(first, queries))
+        assert error(together, torch.cat(single)) < 1e-4
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("shape", [SMALL, BUNDLED], ids=["small", "bundled"])
+@torch.inference_mode()
+def test_int8_weights_are_read_as_they_are(shape: dict[str, int], pair: Callable[..., Pair]) -> None:
+    both = pair(shape, "int8")
+    for first in range(0, 40):
+        place = both.places(first, 1)
+        half = both.half.logits(both.history, place)  # by the int8 GEMV
+        assert error(both.fused.logits(both.history, place), half) < 5e-3
+
+
+@pytest.mark.gpu
+@torch.inference_mode()
+def test_the_same_bits_every_time(pair: Callable[..., Pair], graphs: list[object]) -> None:
+    """Heads add to the residual in any order; captured, replayed and with other work beside it."""
+    both = pair(SMALL)
+    for queries in (1, 4):
+        places = both.places(20, queries)
+        expected = both.fused.logits(both.history, places).clone()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            logits = both.fused.logits(both.history, places)
+        graphs.append(graph)
+        noise = torch.randn(4096, 4096, device="cuda")
+        beside = torch.cuda.Stream()
+        differ = torch.zeros((), dtype=torch.long, device="cuda")
+        for _ in range(300):
+            with torch.cuda.stream(beside):
+                noise @ noise
+            logits.fill_(torch.nan)
+            graph.replay()
+            differ += (logits != expected).sum()
+        assert differ.item() == 0
+
+
+@pytest.mark.gpu
+@torch.inference_mode()
+def test_without_overlap_the_same_bits(pair: Callable[..., Pair]) -> None:
+    both = pair(SMALL)
+    caches = both.half.own_cache, both.half.cross_cache
+    places = both.places(20, 1)
+    expected = both.fused.logits(both.history, places).clone()
+    alone = decoder_step.DecoderStep(both.fused._weights, *caches, overlap=False)
+    assert torch.equal(alone(both.history, places), expected)
+
+
+@pytest.mark.gpu
+@torch.inference_mode()
+def test_a_loop_on_the_device_runs_until_its_flag_falls(graphs: list[object]) -> None:
+    from kernels.while_graph import WhileGraph
+
+    running = torch.zeros(1, dtype=torch.int32, device="cuda")
+    count, limit = torch.zeros(2, 1, dtype=torch.int32, device="cuda")
+    graph = torch.cuda.CUDAGraph(keep_graph=True)
+    with torch.cuda.graph(graph):
+        count += 1
+        running.copy_(count < limit)
+    graphs.append(graph)
+    loop = WhileGraph(graph, running)
+    for wanted in (1, 2, 100, 1000):
+        count.zero_(), limit.fill_(wanted), running.fill_(1)
+        loop.launch()
+        assert count.item() == wanted
+    count.zero_(), running.zero_()
+    loop.launch()
+    assert count.item() == 0, "nothing runs when nothing is to be done"
+
+
+def test_a_loop_needs_a_flag_that_the_device_can_read() -> None:
+    from kernels.while_graph import WhileGraph
+
+    with pytest.raises(ValueError, match="on the GPU"):
+        WhileGraph(object(), torch.zeros(1, dtype=torch.int32))  # type: ignore[arg-type]
