@@ -5,7 +5,7 @@ Whoever implements `WindowDecoder` decides how: graphs, batches, kernels. Nothin
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -43,12 +43,16 @@ class Decoded:
     probabilities: np.ndarray | None = None
 
 
+Collect = Callable[[], list[Decoded]]
+
+
 class WindowDecoder(Protocol):
-    """Decodes up to `batch` windows at once."""
+    """Decodes up to `batch` windows at once, on a device that works while the host does something else."""
 
     @property
     def batch(self) -> int: ...
 
-    def decode(self, windows: Sequence[Window]) -> list[Decoded]:
-        """The windows' tokens, in their order; at most `batch` windows."""
+    def queue(self, windows: Sequence[Window]) -> Collect:
+        """Hand over 1 to `batch` windows. What is returned waits for them and gives their results in their
+        order; before that, the next windows may be handed over."""
         ...

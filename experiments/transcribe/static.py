@@ -7,6 +7,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from typing import Any
 
 import torch
 
@@ -25,7 +26,7 @@ from experiments.options import Options
 from experiments.rounds import GreedyRound, Round
 from experiments.static_decoder import aligned
 from experiments.transcribe.alignment import Aligner
-from experiments.transcribe.decoding import Decoded, Window
+from experiments.transcribe.decoding import Collect, Decoded, Window
 from experiments.transcribe.sampling import SampledRound
 from experiments.transcribe.vocabulary import SpecialTokens
 from harness import phases
@@ -47,21 +48,18 @@ class StaticWindowDecoder:
         batch: int,
         prompt_tokens: int = 0,
         word_timestamps: bool = False,
-        clock: PhaseClock | None = None,
     ) -> None:
-        """prompt_tokens: text of windows before that a prompt may hold; clock: is told the phases."""
+        """prompt_tokens: of text before, how many a prompt may hold; word_timestamps: align the tokens."""
         options = _for_rows(options, batch)
         self.batch = batch
         self._loaded = loaded
         self._device = loaded.model.device
         self._attention = options.attention
-        self._clock = clock or PhaseClock(HostTimer(), NvtxAnnotator())
         self._new_tokens = loaded.new_tokens or loaded.model.config.max_target_positions // 2
         prompt_room = len(loaded.prompt) + (1 + prompt_tokens if prompt_tokens else 0)
         length = aligned(min(prompt_room + self._new_tokens, self._positions))
         self._log_mel = LogMel(loaded.model.config.num_mel_bins).to(self._device)
-        on_gpu = self._device.type == "cuda"
-        self._pcm = torch.zeros(batch, WINDOW_SAMPLES, pin_memory=on_gpu)
+        self._inbox = _Inbox(batch, self._device)
         self._state = DecodeState.allocate(batch, length, prompt_room, self._device)
         rules = _endless(rules_of(loaded, length, timestamps=True), loaded)
         with torch.inference_mode(), self._kernels():
@@ -77,32 +75,37 @@ class StaticWindowDecoder:
         self._aligner = Aligner(loaded) if word_timestamps else None
 
     @torch.inference_mode()
-    def decode(self, windows: Sequence[Window]) -> list[Decoded]:
-        """The windows' tokens, in their order; at most `batch` windows."""
+    def queue(self, windows: Sequence[Window]) -> Collect:
+        """Hand over 1 to `batch` windows; what is returned waits for their results."""
+        clock = PhaseClock(HostTimer(), NvtxAnnotator())
+        prompts = [window.prompt for window in windows]
         with self._kernels():
-            with self._clock.phase(phases.FEATURES):
-                features = self._features(windows)
-            with self._clock.phase(phases.ENCODE):
+            with clock.phase(phases.FEATURES):
+                features = self._log_mel(self._inbox.send(windows)).to(self._loaded.model.dtype)
+            with clock.phase(phases.ENCODE):
                 self._encoder(features)
-            with self._clock.phase(phases.PREFILL):
-                prompts = [window.prompt for window in windows]
+            with clock.phase(phases.PREFILL):
+                loop = self._loop_for(windows)  # may capture it, which uses the state
                 self._ear.expect(prompts)
                 self._state.describe_windows(prompts, self._new_tokens, self._positions)
                 self._prefill()
-            with self._clock.phase(phases.DECODE):
-                self._loop_for(windows)(self._clock)
-                return self._result(windows)
+            with clock.phase(phases.DECODE):
+                loop(clock)
+            state = self._state
+            results = _Outbox(state.history, state.position, state.score, self._ear.no_speech)
+            if self._aligner is None:
+                return lambda: self._decoded(windows, results)
+            # The next windows would overwrite what was heard in these.
+            aligned = self._aligner.aligned(self._encoder.encoded, windows, self._decoded(windows, results))
+            return lambda: aligned
 
-    def _features(self, windows: Sequence[Window]) -> torch.Tensor:
-        """Log-mel [windows, n_mels, 3000]. The windows before have been decoded, so their PCM may be
-        replaced.
-        """
-        pcm = self._pcm.numpy()
-        for row, window in zip(pcm, windows, strict=False):
-            row[: len(window.pcm)] = window.pcm
-            row[len(window.pcm) :] = 0.0
-        there = self._pcm[: len(windows)].to(self._device, non_blocking=True)
-        return self._log_mel(there).to(self._loaded.model.dtype)
+    def _decoded(self, windows: Sequence[Window], results: _Outbox) -> list[Decoded]:
+        found = []
+        for window, history, last, score, no_speech in zip(windows, *results.wait(), strict=False):
+            chosen = history[len(window.prompt) : last + 1]
+            tokens = tuple(token for token in chosen if token != self._loaded.end)
+            found.append(Decoded(tokens, score / (len(tokens) + 1), no_speech))
+        return found
 
     def _loop_for(self, windows: Sequence[Window]) -> Loop:
         if not any(window.temperature for window in windows):
@@ -125,30 +128,55 @@ class StaticWindowDecoder:
         graph = capture(one_round)
         return HostLoop(lambda mark: graph.replay(), any_running, self._new_tokens)
 
-    def _result(self, windows: Sequence[Window]) -> list[Decoded]:
-        """Wait for the device."""
-        state = self._state
-        wanted = (state.history, state.position, state.score, self._ear.no_speech)
-        copies = [x.to("cpu", non_blocking=True) for x in wanted]
-        if self._device.type == "cuda":
-            torch.cuda.current_stream().synchronize()
-        found = []
-        for window, history, last, score, no_speech in zip(
-            windows, *(c.tolist() for c in copies), strict=False
-        ):
-            chosen = history[len(window.prompt) : last + 1]
-            tokens = tuple(token for token in chosen if token != self._loaded.end)
-            found.append(Decoded(tokens, score / (len(tokens) + 1), no_speech))
-        if self._aligner is None:
-            return found
-        return self._aligner.aligned(self._encoder.encoded, windows, found)
-
     def _kernels(self) -> AbstractContextManager[None]:
         return kernels(self._attention, self._device.type)
 
     @property
     def _positions(self) -> int:
         return int(self._loaded.model.config.max_target_positions)
+
+
+class _Inbox:
+    """Two buffers of PCM in turn: one is filled while the device may still read the other."""
+
+    def __init__(self, batch: int, device: torch.device) -> None:
+        on_gpu = device.type == "cuda"
+        self._device = device
+        count = 2 if on_gpu else 1
+        self._buffers = [torch.zeros(batch, WINDOW_SAMPLES, pin_memory=on_gpu) for _ in range(count)]
+        self._read: list[torch.cuda.Event | None] = [None] * count
+        self._turn = 0
+
+    def send(self, windows: Sequence[Window]) -> torch.Tensor:
+        """PCM [windows, 480000] on the device, padded with zeros."""
+        self._turn = (self._turn + 1) % len(self._buffers)
+        buffer = self._buffers[self._turn]
+        if event := self._read[self._turn]:
+            event.synchronize()
+        for row, window in zip(buffer.numpy(), windows, strict=False):
+            row[: len(window.pcm)] = window.pcm
+            row[len(window.pcm) :] = 0.0
+        there = buffer[: len(windows)].to(self._device, non_blocking=True)
+        if self._device.type == "cuda":
+            self._read[self._turn] = torch.cuda.current_stream().record_event()
+        return there
+
+
+class _Outbox:
+    """Copies of tensors on their way to the host."""
+
+    def __init__(self, *tensors: torch.Tensor) -> None:
+        on_gpu = tensors[0].is_cuda
+        self._copies = [torch.empty(x.shape, dtype=x.dtype, pin_memory=on_gpu) for x in tensors]
+        for copy, x in zip(self._copies, tensors, strict=True):
+            copy.copy_(x, non_blocking=True)
+        self._arrived = torch.cuda.current_stream().record_event() if on_gpu else None
+
+    def wait(self) -> list[list[Any]]:
+        """Their values, once they are here."""
+        if self._arrived:
+            self._arrived.synchronize()
+        return [copy.tolist() for copy in self._copies]
 
 
 class _Ear:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from experiments.transcribe.decoding import Decoded, Window, WindowDecoder
+from experiments.transcribe.decoding import Collect, Decoded, Window, WindowDecoder
 from experiments.transcribe.long_form import Listening
 from experiments.transcribe.results import Segment
 from harness.errors import UserError
@@ -53,34 +53,57 @@ def together(
 ) -> Iterator[Heard[Key] | Whole[Key] | Failed[Key]]:
     """Decode the windows of up to `decoder.batch` tasks at a time; a task that ends makes room for the next.
 
-    What is no task is passed on.
+    There are two such groups in turn: the host reads the results of one and prepares its next windows
+    while the device decodes the other. What is no task is passed on.
     """
-    live: list[tuple[Task[Key], Window]] = []
+    queued, other = _Group[Key](), _Group[Key]()
     more = True
-    while live or more:
-        while more and len(live) < decoder.batch:
+    while True:
+        while more and len(other.live) < decoder.batch:
             event = next(events, None)
             if event is None:
                 more = False
             elif isinstance(event, Task):
-                yield from _advance(event, None, live)
+                yield from other.advance(event, None)
             else:
                 yield event
-        if live:
-            decoded = decoder.decode([window for _, window in live])
-            asked, live = live, []
-            for (task, _), answer in zip(asked, decoded, strict=True):
-                yield from _advance(task, answer, live)
+        if not more and len(queued.live) + len(other.live) <= decoder.batch:
+            yield from queued.collect()  # few are left: one full batch is faster than two that overlap
+            other.live += queued.live
+            queued.live = []
+        other.queue(decoder)
+        yield from queued.collect()
+        if not (more or queued.live or other.live):
+            return
+        queued, other = other, queued
 
 
-def _advance(
-    task: Task[Key], answer: Decoded | None, live: list[tuple[Task[Key], Window]]
-) -> Iterator[Heard[Key] | Failed[Key]]:
-    """Send a task what was decoded; it joins `live` with its next window, or ends."""
-    try:
-        window = next(task.listening) if answer is None else task.listening.send(answer)
-        live.append((task, window))
-    except StopIteration as end:
-        yield Heard(task.key, task.index, end.value)
-    except UserError as error:
-        yield Failed(task.key, error)
+class _Group(Generic[Key]):
+    """Tasks whose windows are decoded together: `live`, with the window that each waits for."""
+
+    def __init__(self) -> None:
+        self.live: list[tuple[Task[Key], Window]] = []
+        self._collect: Collect | None = None
+
+    def queue(self, decoder: WindowDecoder) -> None:
+        if self.live:
+            self._collect = decoder.queue([window for _, window in self.live])
+
+    def collect(self) -> Iterator[Heard[Key] | Failed[Key]]:
+        """Send each task what was decoded for it."""
+        if self._collect is None:
+            return
+        answers, self._collect = self._collect(), None
+        asked, self.live = self.live, []
+        for (task, _), answer in zip(asked, answers, strict=True):
+            yield from self.advance(task, answer)
+
+    def advance(self, task: Task[Key], answer: Decoded | None) -> Iterator[Heard[Key] | Failed[Key]]:
+        """Send a task what was decoded; it has a next window, or ends."""
+        try:
+            window = next(task.listening) if answer is None else task.listening.send(answer)
+            self.live.append((task, window))
+        except StopIteration as end:
+            yield Heard(task.key, task.index, end.value)
+        except UserError as error:
+            yield Failed(task.key, error)

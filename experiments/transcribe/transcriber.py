@@ -127,7 +127,9 @@ def _check_room(previous_tokens: int, loaded: LoadedModel) -> None:
 
 def _static_scopes() -> list[str]:
     files = sorted((usage.CONF / "scope").glob("*.yaml"))
-    return [file.stem for file in files if re.search(r"^decoder: (static|fused)$", file.read_text(), re.MULTILINE)]
+    return [
+        file.stem for file in files if re.search(r"^decoder: (static|fused)$", file.read_text(), re.MULTILINE)
+    ]
 
 
 def _scope_error(scope: str, error: UserError) -> UserError:

@@ -15,7 +15,7 @@ from transformers.generation import (
 from experiments.audio import WINDOW_SAMPLES
 from experiments.features import LogMel
 from experiments.models import LoadedModel
-from experiments.transcribe.decoding import Decoded, Window
+from experiments.transcribe.decoding import Collect, Decoded, Window
 from experiments.transcribe.vocabulary import SpecialTokens
 
 
@@ -26,10 +26,11 @@ class PlainDecoder:
         self._log_mel = LogMel(loaded.model.config.num_mel_bins)
         self._special = SpecialTokens.of(loaded)
 
-    @torch.inference_mode()
-    def decode(self, windows: Sequence[Window]) -> list[Decoded]:
-        return [self._decode(window) for window in windows]
+    def queue(self, windows: Sequence[Window]) -> Collect:
+        found = [self._decode(window) for window in windows]
+        return lambda: found
 
+    @torch.inference_mode()
     def _decode(self, window: Window) -> Decoded:
         loaded, special = self._loaded, self._special
         pcm = np.zeros((1, WINDOW_SAMPLES), np.float32)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from experiments.audio import SAMPLE_RATE_HZ, WINDOW_SAMPLES
-from experiments.transcribe.decoding import Decoded, Window
+from experiments.transcribe.decoding import Collect, Decoded, Window
 from experiments.transcribe.long_form import Language
 
 END, PREVIOUS, BEGIN = 100, 101, 110  # ids: text is below END; <|0.00|> is BEGIN
@@ -53,6 +53,6 @@ class Scripted:
     batch: int = 1
     asked: list[list[Window]] = field(default_factory=list)
 
-    def decode(self, windows: Sequence[Window]) -> list[Decoded]:
+    def queue(self, windows: Sequence[Window]) -> Collect:
         self.asked.append(list(windows))
-        return [self.answer(window) for window in windows]
+        return lambda: [self.answer(window) for window in windows]

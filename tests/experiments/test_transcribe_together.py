@@ -93,7 +93,7 @@ def test_files_share_batches_and_come_out_in_order(files: list[Path], sequential
         assert (segments[0].start, segments[-1].end) == (0, pytest.approx(seconds, abs=0.02))
         assert all(abs(a.end - b.start) < 0.02 for a, b in pairwise(segments))
     sizes = [len(windows) for windows in decoder.asked]
-    assert max(sizes) == 3 and sum(sizes) / len(sizes) > 1.5
+    assert max(sizes) == 3 and len(sizes) <= 4
 
 
 @pytest.mark.parametrize("sequential", [True, False])
