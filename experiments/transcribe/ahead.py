@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+import nvtx
+
 T = TypeVar("T")
 LOOK_S = 0.1  # how often a thread that waits for room looks whether it is still needed
 
@@ -51,6 +53,15 @@ def gathered(sources: Iterable[Callable[[], Iterator[T]]], threads: int, depth: 
         hall.closed.set()
 
 
+_NOTHING = object()
+
+
+def _read(items: Iterator[T]) -> T:
+    """The next item; in a trace, a range in the reading thread."""
+    with nvtx.annotate("read", domain="transcribe"):
+        return next(items, _NOTHING)
+
+
 class _Hall(Generic[T]):
     """What the threads share."""
 
@@ -64,7 +75,8 @@ class _Hall(Generic[T]):
         """One thread: source after source until there are none."""
         try:
             while (source := self._next()) is not None:
-                for item in source():
+                items = source()
+                while (item := _read(items)) is not _NOTHING:
                     if not self._put(item):
                         return
             self._put(_Finished())

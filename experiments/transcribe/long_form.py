@@ -66,10 +66,10 @@ class Pcm(Protocol):
 
 def listen(
     sound: Pcm,
+    offset_s: float,
+    heard: Callable[[float], object],
     language: Language,
     habits: Habits,
-    offset_s: float = 0.0,
-    heard: Callable[[float], object] = lambda _: None,
 ) -> Listening:
     """The segments of `sound`, which begins `offset_s` into its file; `heard` is told the seconds behind us.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -9,15 +10,18 @@ from pathlib import Path
 
 from experiments.transcribe.ahead import ahead, gathered
 from experiments.transcribe.decoding import WindowDecoder
-from experiments.transcribe.long_form import Habits, Language, listen
+from experiments.transcribe.long_form import Listening, Pcm
 from experiments.transcribe.reading import Sound, Stream, open_sound
 from experiments.transcribe.results import Segment, Transcript
 from experiments.transcribe.together import Failed, Heard, Task, Whole, together
 from experiments.transcribe.windows import cut
 from harness.errors import UserError
 
-READERS = 4  # threads: one reads FLAC a thousand times faster than it is played
+# Threads that read. One reads FLAC some hundred times faster than it is played.
+READERS = max(2, min(8, (os.cpu_count() or 2) // 2))
 BLOCKS_AHEAD = 4  # of ten seconds, of a file that is read window by window
+# Of a stretch that begins some seconds into its file; is to say how many seconds have been listened to.
+Listener = Callable[[Pcm, float, Callable[[float], object]], Listening]
 Heed = Callable[[Path, float], object]  # told that some seconds of a file have been listened to
 
 
@@ -46,15 +50,14 @@ class _File:
 
 
 class Pipeline:
-    """Listens with `decoder`; sequential: window after window of each file, instead of cut at silences."""
+    """Listens with `decoder`, each stretch as `listener` does it; sequential: each file is one stretch,
+    instead
+    of being cut at its silences."""
 
-    def __init__(
-        self, decoder: WindowDecoder, language: Language, language_name: str, habits: Habits, sequential: bool
-    ) -> None:
+    def __init__(self, decoder: WindowDecoder, listener: Listener, language: str, sequential: bool) -> None:
         self._decoder = decoder
+        self._listener = listener
         self._language = language
-        self._language_name = language_name
-        self._habits = habits
         self._sequential = sequential
 
     def transcribe(self, paths: Iterable[Path], heed: Heed = lambda *_: None) -> Iterator[Outcome]:
@@ -78,13 +81,11 @@ class Pipeline:
             file.sound = open_sound(file.path)
             if self._sequential:
                 stream = Stream(ahead(file.sound.blocks(), BLOCKS_AHEAD))
-                yield Task(file, 0, listen(stream, self._language, self._habits, heard=heard))
+                yield Task(file, 0, self._listener(stream, 0.0, heard))
                 index = 1
             else:
                 for index, stretch in enumerate(cut(Stream(file.sound.blocks())), start=1):
-                    yield Task(
-                        file, index - 1, listen(stretch, self._language, self._habits, stretch.start_s, heard)
-                    )
+                    yield Task(file, index - 1, self._listener(stretch, stretch.start_s, heard))
         except UserError as error:
             yield Failed(file, error)
         else:
@@ -95,7 +96,7 @@ class Pipeline:
             return Outcome(file.path, error=file.error)
         segments = [segment for index in sorted(file.heard) for segment in file.heard[index]]
         return Outcome(
-            file.path, Transcript(file.path.name, self._language_name, file.sound.dur_s, tuple(segments))
+            file.path, Transcript(file.path.name, self._language, file.sound.dur_s, tuple(segments))
         )
 
 

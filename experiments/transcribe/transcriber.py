@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,7 +47,7 @@ class Transcriber:
         device: str = "auto",
     ) -> None:
         from experiments.options import Options
-        from experiments.transcribe.long_form import Habits
+        from experiments.transcribe.long_form import Habits, listen
         from experiments.transcribe.pipeline import Pipeline
         from experiments.transcribe.static import StaticWindowDecoder
         from experiments.transcribe.vocabulary import language_of
@@ -54,15 +55,14 @@ class Transcriber:
         _check(batch, task)
         cfg = configuration(model, scope)
         options = Options.from_config(cfg)
-        where = _device(device)
+        where = device_for(device)
         loaded = _load(cfg["model"], options.attention, language, where)
         _check_room(previous_tokens, loaded)
         habits = Habits(previous_tokens, careful=careful)
-        words = language_of(loaded, task)
-        decoder = StaticWindowDecoder(loaded, options, batch, habits.prompt_tokens, word_timestamps)
-        self._pipeline = Pipeline(
-            decoder, words, language, habits, batch == 1 if sequential is None else sequential
-        )
+        listener = partial(listen, language=language_of(loaded, task), habits=habits)
+        decoder = StaticWindowDecoder(loaded, options, batch, previous_tokens, word_timestamps)
+        sequential = batch == 1 if sequential is None else sequential
+        self._pipeline = Pipeline(decoder, listener, language, sequential)
 
     def __call__(self, path: str | Path) -> Transcript:
         """The transcript of one file. Raises UserError if it can't be used."""
@@ -138,7 +138,8 @@ def _scope_error(scope: str, error: UserError) -> UserError:
     return UserError(f"there is no scope {scope!r}", f"--scope with one of: {', '.join(_static_scopes())}")
 
 
-def _device(wanted: str) -> str:
+def device_for(wanted: str) -> str:
+    """`cuda` or `cpu` for `auto`, `cuda` or `cpu`. Raises UserError where there is no GPU for `cuda`."""
     import torch
 
     if wanted == "cuda" and not torch.cuda.is_available():

@@ -18,7 +18,7 @@ def drive(
     pcm: np.ndarray, answer: Callable[[int, Window], Decoded], habits: Habits | None = None
 ) -> tuple[list[Segment], list[Window]]:
     """Listen to `pcm`; `answer` gets the number of the window and the window."""
-    listening = listen(Samples(pcm), LANGUAGE, habits or Habits())
+    listening = listen(Samples(pcm), 0.0, lambda _: None, LANGUAGE, habits or Habits())
     windows: list[Window] = []
     try:
         windows.append(next(listening))
@@ -121,7 +121,7 @@ def test_a_window_begins_where_there_is_sound() -> None:
 
 def test_every_second_is_counted_once() -> None:
     heard: list[float] = []
-    listening = listen(Samples(noise(61.5)), LANGUAGE, Habits(), offset_s=100, heard=heard.append)
+    listening = listen(Samples(noise(61.5)), 100.0, heard.append, LANGUAGE, Habits())
     window = next(listening)
     assert window.seed == 100_000
     try:

@@ -1,0 +1,246 @@
+"""`python -m benchmarks.throughput`: how many seconds of sound the pipeline transcribes in one second.
+
+Whisper-small's shapes with random weights, 100 tokens a window, from samples in memory (`pcm`: windows of
+30 s) and from FLAC files (`files`: read, cut at silences). Features, copies and tokens on the host are
+included; words are not: random weights have none. Rows are added to a file as they are made:
+
+  python -m benchmarks.throughput --batch 1 8 64
+  ./nsys-run.sh -- python -m benchmarks.throughput --batch 64 --source files --once
+  python -m benchmarks.throughput --batch 64 --source files --idle TRACE.sqlite   # into the row
+  python -m benchmarks.throughput --update README.md
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import soundfile
+
+from experiments import audio, models
+from experiments.audio import SAMPLE_RATE_HZ, WINDOW_S, WINDOW_SAMPLES
+from experiments.options import Options
+from experiments.transcribe.decoding import Window, WindowDecoder
+from experiments.transcribe.joined import join
+from experiments.transcribe.long_form import Listening, Pcm
+from experiments.transcribe.pipeline import Pipeline
+from experiments.transcribe.static import StaticWindowDecoder
+from experiments.transcribe.together import Task, together
+from experiments.transcribe.transcriber import SCOPE, configuration, device_for
+from experiments.transcribe.windows import Stretch
+from harness import environment, phases
+from harness.errors import ExitCode, UserError
+from harness.phases import HostTimer, NvtxAnnotator, PhaseClock
+from harness.record import code_label, write_json
+from harness.report import screen
+from harness.results import markdown, replace_between_marks
+
+HELD_OUT = environment.PROJECT / "experiments" / "clips" / "heldout"
+RESULTS = environment.PROJECT / "results" / "throughput.json"
+FILE_S = 240
+MARKS = ("<!-- throughput:begin -->", "<!-- throughput:end -->")
+HEADER = ("windows at once", "from samples", "from files", "idle, samples", "idle, files", "ms per window")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = _parser().parse_args(arguments)
+    try:
+        if options.update:
+            replace_between_marks(options.update, table(_load(options.json)), *MARKS)
+        elif options.idle:
+            _note_idle(options)
+        else:
+            measure(options)
+            screen().print(table(_load(options.json)), soft_wrap=True)
+    except UserError as error:
+        print(error.report(), file=sys.stderr)
+        return error.exit_code
+    return ExitCode.OK
+
+
+def measure(options: argparse.Namespace) -> None:
+    """A row for each batch and source. `once`: one pass after warm-up, for a trace; its time is not kept."""
+    device = device_for(options.device)
+    cfg = configuration(options.model, options.scope)
+    loaded = models.load(cfg["model"], cfg["attention"], "en", device, None)
+    sound = join(audio.load(HELD_OUT), options.windows * WINDOW_S).samples[: options.windows * WINDOW_SAMPLES]
+    listener = partial(_listen, prompt=loaded.prompt[:-1])
+    with tempfile.TemporaryDirectory() as folder:
+        files = _write(Path(folder), sound) if "files" in options.source else []
+        for batch in options.batch:
+            decoder = StaticWindowDecoder(loaded, Options.from_config(cfg), batch)
+            for source in options.source:
+                run = partial(_from_files, files) if source == "files" else partial(_from_samples, sound)
+                times_s = _time(partial(run, decoder, listener), 1 if options.once else options.repeat)
+                if not options.once:
+                    audio_s = len(sound) / SAMPLE_RATE_HZ
+                    _add(options, batch, source, {"audio_s": audio_s, "times_s": times_s})
+
+
+def _time(run: Callable[[], None], repeat: int) -> list[float]:
+    """Seconds of each pass after one of warm-up; each is an iteration in a trace."""
+    run()
+    times_s = []
+    for _ in range(repeat):
+        with PhaseClock(HostTimer(), NvtxAnnotator()).phase(phases.ITER):
+            began = time.perf_counter()
+            run()
+            times_s.append(time.perf_counter() - began)
+    return times_s
+
+
+def _from_samples(sound: np.ndarray, decoder: WindowDecoder, listener: Callable[..., Listening]) -> None:
+    windows = sound.reshape(-1, WINDOW_SAMPLES)
+    tasks = (Task("", n, listener(Stretch(0, pcm), 0.0, lambda _: None)) for n, pcm in enumerate(windows))
+    for _ in together(tasks, decoder):
+        pass
+
+
+def _from_files(files: list[Path], decoder: WindowDecoder, listener: Callable[..., Listening]) -> None:
+    for outcome in Pipeline(decoder, listener, "en", sequential=False).transcribe(files):
+        if outcome.error:
+            raise outcome.error
+
+
+def _listen(
+    sound: Pcm, offset_s: float, heard: Callable[[float], object], prompt: tuple[int, ...]
+) -> Listening:
+    """Each stretch is one window, whatever its timestamps: those of random weights mean nothing."""
+    pcm = sound.window(0)
+    yield Window(pcm, prompt)
+    heard(len(pcm) / SAMPLE_RATE_HZ)
+    return []
+
+
+def _write(folder: Path, sound: np.ndarray) -> list[Path]:
+    """The sound as FLAC files of a few minutes each."""
+    files = []
+    for number, start in enumerate(range(0, len(sound), FILE_S * SAMPLE_RATE_HZ)):
+        files.append(folder / f"{number:03d}.flac")
+        soundfile.write(files[-1], sound[start : start + FILE_S * SAMPLE_RATE_HZ], SAMPLE_RATE_HZ)
+    return files
+
+
+def _add(options: argparse.Namespace, batch: int, source: str, found: dict[str, Any]) -> None:
+    """Put a row into the file, in place of the one with the same setting."""
+    stamp = environment.stamp(device_for(options.device))
+    row = {
+        "batch": batch,
+        "source": source,
+        "model": options.model,
+        "scope": options.scope,
+        "machine": stamp["machine"],
+        "date": datetime.now(UTC).date().isoformat(),
+        "code": code_label(stamp["git"]["commit"], stamp["git"]["dirty"]),
+        "idle_share": None,
+        **found,
+    }
+    rows = [one for one in _load(options.json) if _key(one) != _key(row)]
+    options.json.parent.mkdir(parents=True, exist_ok=True)
+    write_json(options.json, [*rows, row])
+
+
+def _note_idle(options: argparse.Namespace) -> None:
+    """The idle share of a recording of `--once`, into the newest row of its batch and source."""
+    from analysis import Trace
+    from analysis.accounting import account
+    from analysis.metrics import metrics
+
+    with Trace.open(options.idle) as trace:
+        idle = metrics(account(trace)).get("idle_share")
+    rows = _load(options.json)
+    wanted = (options.batch[0], options.source[0])
+    row = next((one for one in reversed(rows) if (one["batch"], one["source"]) == wanted), None)
+    if row is None or idle is None:
+        raise UserError(
+            f"no row of batch {wanted[0]} from {wanted[1]} in {options.json}, or no work in {options.idle}",
+            "measure first, and record with the same --batch and --source",
+        )
+    row["idle_share"] = idle
+    write_json(options.json, rows)
+
+
+def _key(row: dict[str, Any]) -> tuple[Any, ...]:
+    return tuple(row[name] for name in ("batch", "source", "model", "scope", "machine"))
+
+
+def _load(path: Path) -> list[dict[str, Any]]:
+    try:
+        return list(json.loads(path.read_text())) if path.exists() else []
+    except ValueError as problem:
+        raise UserError(f"{path} is no JSON ({problem})", "--json ANOTHER_FILE", ExitCode.STORAGE) from None
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """Markdown: a line for each batch of the newest rows' setting; real-time factors are medians. UserError
+    without rows."""
+    if not rows:
+        raise UserError("nothing has been measured yet", "python -m benchmarks.throughput --batch 1 8 64")
+    setting = _key(rows[-1])[2:]
+    found = {(row["batch"], row["source"]): row for row in rows if _key(row)[2:] == setting}
+    lines = []
+    for batch in sorted({batch for batch, _ in found}):
+        pcm, files = found.get((batch, "pcm")), found.get((batch, "files"))
+        first = pcm or files
+        lines.append(
+            [
+                str(batch),
+                _factor(pcm),
+                _factor(files),
+                _share(pcm),
+                _share(files),
+                f"{1000 * WINDOW_S / _speed(first):.2f}" if first else "",
+            ]
+        )
+    made = ", ".join(dict.fromkeys(f"{row['date']}, {row['code']}" for row in found.values()))
+    model, scope, machine = setting
+    return f"{markdown(HEADER, lines)}\n\n{machine}, {model}, scope {scope}, {made}"
+
+
+def _speed(row: dict[str, Any]) -> float:
+    """Seconds of sound per second."""
+    return float(row["audio_s"] / median(row["times_s"]))
+
+
+def _factor(row: dict[str, Any] | None) -> str:
+    if row is None:
+        return "–"
+    speeds = sorted(row["audio_s"] / time_s for time_s in row["times_s"])
+    return f"{_speed(row):,.0f}× ({speeds[0]:,.0f}–{speeds[-1]:,.0f})"
+
+
+def _share(row: dict[str, Any] | None) -> str:
+    return "–" if row is None or row["idle_share"] is None else f"{row['idle_share']:.1%}"
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.throughput", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--batch", type=int, nargs="+", default=[1, 8, 64], help="windows at once (1 8 64)")
+    parser.add_argument("--source", nargs="+", choices=("pcm", "files"), default=["pcm", "files"])
+    parser.add_argument("--windows", type=int, default=256, help="windows of sound in a pass (256)")
+    parser.add_argument("--repeat", type=int, default=5, help="passes after one of warm-up (5)")
+    parser.add_argument("--once", action="store_true", help="one pass after warm-up, for a recording")
+    parser.add_argument(
+        "--model", default="whisper_small_random", help="a choice of conf/model (%(default)s)"
+    )
+    parser.add_argument("--scope", default=SCOPE, help="a scope of conf/scope (%(default)s)")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument("--json", type=Path, default=RESULTS, help="the file of all rows")
+    parser.add_argument("--idle", type=Path, metavar="TRACE", help="an export of nsys, of --once")
+    parser.add_argument("--update", type=Path, metavar="README", help="put the table between its marks")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
