@@ -17,7 +17,8 @@ class FusedDecoder:
     def __init__(self, static: StaticDecoder) -> None:
         """Raises UserError for a decoder that the kernels can't compute."""
         _, _, rows, heads, _, head_size = static.own_cache.shape
-        problem = decoder_step.obstacle(heads * head_size, heads, static.layers[0].mlp_in.out_features, rows)
+        mlp = len(_matrix(static.layers[0].mlp_in).data)
+        problem = decoder_step.obstacle(heads * head_size, heads, mlp, rows)
         if problem:
             raise UserError(f"decoder=fused can't be used with {problem}", "decoder=static")
         self.cross_cache = static.cross_cache

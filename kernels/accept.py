@@ -114,7 +114,7 @@ def _(
     state = _State(*(tensor.data_ptr() for tensor in tensors), end, *history.shape, chosen.shape[1])
     with torch.cuda.device(history.device):
         stream = ctypes.c_void_p(torch.cuda.current_stream().cuda_stream)
-        build.check(build.library(SOURCE).accept(ctypes.byref(state), int(pdl), stream), "accept")
+        build.check(build.library(SOURCE).accept_drafts(ctypes.byref(state), int(pdl), stream), "accept")
 
 
 def _check(

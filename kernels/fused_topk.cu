@@ -263,9 +263,9 @@ __global__ void __cluster_dims__(CLUSTER, 1, 1) __launch_bounds__(THREADS)
 }  // namespace
 
 // dtype: 0 float32, 1 float16, 2 bfloat16. Returns a cudaError_t.
-extern "C" int fused_topk(const Problem* problem, int rows, int dtype, int dependent, void* stream) {
+extern "C" int fused_topk(const void* problem, int rows, int dtype, int dependent, void* stream) {
   const auto kernel = dtype == 0   ? fused_topk_kernel<float>
             : dtype == 1 ? fused_topk_kernel<__half>
                                      : fused_topk_kernel<__nv_bfloat16>;
-  return launch(kernel, dim3(CLUSTER, rows), dim3(THREADS), stream, dependent, *problem);
+  return launch(kernel, dim3(CLUSTER, rows), dim3(THREADS), stream, dependent, *static_cast<const Problem*>(problem));
 }

@@ -17,6 +17,7 @@ from experiments import audio, models
 from experiments.audio import WINDOW_S, Clip
 from experiments.features import LogMel
 from experiments.models import LoadedModel
+from experiments.options import Options
 from experiments.static_loop import StaticLoop
 from harness.errors import ExitCode, UserError
 from harness.phases import HostTimer, NvtxAnnotator, PhaseClock
@@ -77,14 +78,16 @@ class Subject:
 class Greedy:
     """The project's own decoder: its tokens for one window. Graphs replay each step on a GPU."""
 
-    def __init__(self, loaded: LoadedModel, device: str) -> None:
-        self._loop = StaticLoop(loaded, "sdpa", "manual" if device == "cuda" else "none", device)
+    def __init__(self, loaded: LoadedModel, device: str, quantize: str = "none") -> None:
+        graphs = "manual" if device == "cuda" else "none"
+        options = Options(attention="sdpa", decoder="static", graphs=graphs, quantize=quantize)
+        self._loop = StaticLoop(loaded, options, device)
         self._clock = PhaseClock(HostTimer(), NvtxAnnotator())
 
     @torch.inference_mode()
     def __call__(self, features: torch.Tensor) -> list[int]:
         """Without prompt and end token. features: [1, n_mels, 3000]."""
-        return self._loop.decode(features, self._clock)
+        return self._loop.decode(features, self._clock)[0]
 
 
 def with_timestamps(loaded: LoadedModel) -> LoadedModel:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import shutil
 from pathlib import Path
 
@@ -12,11 +13,13 @@ from torch import nn
 
 from experiments import quantize, word_errors
 from experiments.evaluate.__main__ import CHECKPOINT, HELD_OUT
-from experiments.evaluate.subject import LANGUAGE, Subject, open_subject
-from experiments.graphs import capture
+from experiments.evaluate.subject import LANGUAGE, Greedy, Subject, open_subject
+from experiments.options import Options
 from experiments.quantize import Int8Linear
 from experiments.static_decoder import StaticDecoder
+from experiments.static_loop import StaticLoop
 from harness.errors import UserError
+from harness.phases import HostTimer, PhaseClock, SilentAnnotator
 from tests.experiments.conftest import CLIPS
 
 HELD = ("05_room", "08_room", "22_noise", "30_clean")
@@ -37,8 +40,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def opened(folder: Path, how: str) -> Subject:
     subject = open_subject(str(CHECKPOINT), folder, "cpu")
-    quantize.apply(subject.greedy._loop._decoder, how, "cpu")
-    return subject
+    return dataclasses.replace(subject, greedy=Greedy(subject.loaded, "cpu", how))
 
 
 def heard(subject: Subject) -> dict[str, list[int]]:
@@ -91,7 +93,8 @@ def test_int8_weights_are_at_most_half_a_step_off(dtype: torch.dtype) -> None:
 
 def test_all_layers_of_a_step_are_quantised_and_the_rest_is_not(folder: Path) -> None:
     subject = opened(folder, "none")
-    decoder, model = subject.greedy._loop._decoder, subject.loaded.model
+    model = subject.loaded.model
+    decoder = StaticDecoder(model.get_decoder(), "sdpa")
     before = {name: p.clone() for name, p in model.named_parameters()}
     linears = {name for name, m in decoder.named_modules() if isinstance(m, nn.Linear)}
     quantize.apply(decoder, "int8", "cpu")
@@ -131,29 +134,12 @@ def test_another_way_to_quantise_is_refused(folder: Path) -> None:
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("how", QUANTIZED)
-def test_a_captured_quantised_step_gives_the_tokens_of_an_uncaptured_one(
-    how: str, graphs: list[torch.cuda.CUDAGraph]
-) -> None:
-    def tokens(captured: bool) -> list[int]:
-        decoder = StaticDecoder(subject.loaded, "sdpa").eval()
-        quantize.apply(decoder, how, "cuda")
-        decoder.encoded.copy_(encoded)
-        decoder.prefill()
-        step = decoder.step
-        if captured:
-            graphs.append(capture(step))
-            step = graphs[-1].replay
-            decoder.prefill()  # the warm-up decoded, too
-        chosen = []
-        for _ in range(40):
-            step()
-            chosen.append(int(decoder.token))
-        return chosen
-
+def test_a_captured_quantised_step_gives_the_tokens_of_an_uncaptured_one(how: str) -> None:
     subject = open_subject(str(CHECKPOINT), CLIPS / "harbour.flac", "cuda")
-    with torch.inference_mode():
-        clip = subject.one_window()[0]
-        encoded = subject.loaded.model.get_encoder()(subject.features(clip.windows())).last_hidden_state
-        expected = tokens(captured=False)
-        assert len(set(expected)) > 8
-        assert tokens(captured=True) == expected
+    options = Options(attention="sdpa", decoder="static", quantize=how)
+    features = subject.features(subject.one_window()[0].windows())
+    clock = PhaseClock(HostTimer(), SilentAnnotator())
+    (expected,) = StaticLoop(subject.loaded, options, "cuda").decode(features, clock)
+    assert len(set(expected)) > 8
+    captured = StaticLoop(subject.loaded, dataclasses.replace(options, graphs="manual"), "cuda")
+    assert [captured.decode(features, clock) for _ in range(5)] == [[expected]] * 5

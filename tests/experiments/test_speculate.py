@@ -98,16 +98,16 @@ def test_the_draft_proposes_what_it_would_without_a_cache(
             assert proposed == logits.index_fill(0, torch.tensor(banned), -torch.inf).argmax()
 
 
-@pytest.mark.parametrize("drafts", [1, 3, 5])
+@pytest.mark.parametrize("drafts", [1, 4])
 @pytest.mark.parametrize("asked", [0.0, 0.6, 0.8, 0.9, 1.0])
 def test_a_script_is_accepted_as_often_as_asked(
     drafts: int, asked: float, baseline: Transcription, window: torch.Tensor, random_draft: Any
 ) -> None:
-    loop = scripted(baseline, random_draft, drafts, asked, tokens=300)
+    loop = scripted(baseline, random_draft, drafts, asked, tokens=200)
     known = loop.learn(window)
     clock = silent()
     ((*tokens,),) = loop.decode(window, clock, known=known)
-    assert tokens == known[0, len(baseline._loaded.prompt) :][:300].tolist()
+    assert tokens == known[0, len(baseline._loaded.prompt) :][:200].tolist()
     assert clock.counts["accepted"] / clock.counts["drafted"] == pytest.approx(asked, abs=0.07)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 
 import pytest
@@ -105,7 +106,7 @@ class Pair:
         self.half = StaticDecoder(model, "eager", 1, self.LENGTH)
         quantize.apply(self.half, how, "cuda")
         self.fused = FusedDecoder(self.half)
-        self.exact = StaticDecoder(model.float(), "eager", 1, self.LENGTH)
+        self.exact = StaticDecoder(copy.deepcopy(model).float(), "eager", 1, self.LENGTH)
         encoded = torch.randn(1, 1500, shape["d_model"], device="cuda")
         self.half.listen(encoded.half())
         self.exact.listen(encoded)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import re
 import subprocess
 from pathlib import Path
@@ -15,20 +16,24 @@ STRICT = ("--compiler-options=-Wall,-Wextra", "-Xptxas=-v,-warn-spills", "--Werr
 # Of a checkpoint like Whisper-small; FFN is the host's matter.
 SMALL = {"D_MODEL": 768, "HEADS": 12, "FFN": 3072, "CLUSTER": 8, "MLP_UNITS": 24, "VOCAB_STAGES": 2}
 SMALL |= {"SELF_LENGTH": 448, "CROSS_LENGTH": 1500}
-# Source, defines, and how many kernels it has.
+STEP = ["decoder_step", "decoder_step_prepare", "decoder_step_size"]
+LOOP = ["while_graph_create", "while_graph_launch", "while_graph_destroy"]
+# Source, defines, how many kernels it has, and what is called from Python.
 SOURCES = [
-    (fused_topk.SOURCE, {}, 3),  # one for every float type
-    (accept.SOURCE, {}, 1),
-    (decoder_step.SOURCE, SMALL | {"QUERIES": 1, "WEIGHT_BYTES": 2}, 4),
-    (decoder_step.SOURCE, SMALL | {"QUERIES": 8, "WEIGHT_BYTES": 2}, 4),
-    (decoder_step.SOURCE, SMALL | {"QUERIES": 4, "WEIGHT_BYTES": 1}, 4),
-    (build.KERNELS / "while_graph.cu", {}, 1),
+    (fused_topk.SOURCE, {}, 3, ["fused_topk"]),  # one for every float type
+    (accept.SOURCE, {}, 1, ["accept_drafts"]),
+    (decoder_step.SOURCE, SMALL | {"QUERIES": 1, "WEIGHT_BYTES": 2}, 4, STEP),
+    (decoder_step.SOURCE, SMALL | {"QUERIES": 8, "WEIGHT_BYTES": 2}, 4, STEP),
+    (decoder_step.SOURCE, SMALL | {"QUERIES": 4, "WEIGHT_BYTES": 1}, 4, STEP),
+    (build.KERNELS / "while_graph.cu", {}, 1, LOOP),
 ]
 
 
-@pytest.mark.parametrize("source, defines, entries", SOURCES, ids=lambda value: getattr(value, "name", None))
+@pytest.mark.parametrize(
+    "source, defines, entries, launchers", SOURCES, ids=lambda value: getattr(value, "name", None)
+)
 def test_nvcc_has_nothing_to_say_and_spills_no_registers(
-    source: Path, defines: dict[str, int], entries: int, tmp_path: Path
+    source: Path, defines: dict[str, int], entries: int, launchers: list[str], tmp_path: Path
 ) -> None:
     try:
         line = build.command(source, tmp_path / "kernel.so", defines, "90a")
@@ -40,3 +45,13 @@ def test_nvcc_has_nothing_to_say_and_spills_no_registers(
     assert len(re.findall("Compiling entry function", said)) == entries
     spilled = re.findall(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads", said)
     assert spilled and set(spilled) == {("0", "0", "0")}
+    library = ctypes.CDLL(str(tmp_path / "kernel.so"))
+    assert all(_exported(library, name) for name in launchers)
+
+
+def _exported(library: ctypes.CDLL, name: str) -> bool:
+    """By the library itself: a lookup goes on in what it is linked with, such as libc."""
+    address = ctypes.cast(getattr(library, name), ctypes.c_void_p).value
+    mapped = [line for line in Path("/proc/self/maps").read_text().splitlines() if library._name in line]
+    ends = [[int(end, 16) for end in line.split()[0].split("-")] for line in mapped]
+    return any(first <= (address or 0) < last for first, last in ends)
