@@ -53,13 +53,15 @@ def gathered(sources: Iterable[Callable[[], Iterator[T]]], threads: int, depth: 
         hall.closed.set()
 
 
-_NOTHING = object()
-
-
-def _read(items: Iterator[T]) -> T:
-    """The next item; in a trace, a range in the reading thread."""
-    with nvtx.annotate("read", domain="transcribe"):
-        return next(items, _NOTHING)
+def _marked(items: Iterator[T]) -> Iterator[T]:
+    """`items`; in a trace, the reading of each is a range in its thread."""
+    while True:
+        with nvtx.annotate("read", domain="transcribe"):
+            try:
+                item = next(items)
+            except StopIteration:
+                return
+        yield item
 
 
 class _Hall(Generic[T]):
@@ -75,8 +77,7 @@ class _Hall(Generic[T]):
         """One thread: source after source until there are none."""
         try:
             while (source := self._next()) is not None:
-                items = source()
-                while (item := _read(items)) is not _NOTHING:
+                for item in _marked(source()):
                     if not self._put(item):
                         return
             self._put(_Finished())

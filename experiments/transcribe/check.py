@@ -37,7 +37,10 @@ from harness.report import screen
 HELD_OUT = environment.PROJECT / "experiments" / "clips" / "heldout"
 LANGUAGE = "en"
 BATCH = 8
-MODES = {"sequential": {"batch": BATCH, "sequential": True}, "cut": {"batch": BATCH, "sequential": False}}
+MODES: dict[str, dict[str, Any]] = {
+    "sequential": {"batch": BATCH, "sequential": True},
+    "cut": {"batch": BATCH, "sequential": False},
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -84,7 +87,11 @@ def joined(dur_s: float) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "joined.flac"
         soundfile.write(file, long.samples, SAMPLE_RATE_HZ)
-        ways = {"sequential": {}, "cut": MODES["cut"], "as Whisper": {"careful": False}}
+        ways: dict[str, dict[str, Any]] = {
+            "sequential": {},
+            "cut": MODES["cut"],
+            "as Whisper": {"careful": False},
+        }
         for mode, how in ways.items():
             transcripts, took_s[mode] = _transcribe([file], **how)
             texts[mode] = transcripts[file.name].text
@@ -147,7 +154,7 @@ def _srt(text: str) -> str:
 def _vtt(text: str) -> str:
     import webvtt
 
-    return " ".join(cue.text for cue in webvtt.from_string(text))
+    return " ".join(cue.text for cue in webvtt.from_string(text).captions)
 
 
 def _tsv(text: str) -> str:

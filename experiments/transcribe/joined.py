@@ -16,10 +16,12 @@ SHORTEST_PAUSE_S, LONGEST_PAUSE_S = 0.3, 6.0
 
 @dataclass(frozen=True)
 class Joined:
-    """samples: float32 at 16 kHz; reference: all that is said; starts_s: where each clip begins."""
+    """samples: float32 at 16 kHz; reference: all that is said; sources, starts_s: name of
+    each clip and where it begins."""
 
     samples: np.ndarray
     reference: str
+    sources: tuple[str, ...]
     starts_s: tuple[float, ...]
 
 
@@ -27,18 +29,19 @@ def join(clips: Sequence[Clip], dur_s: float, seed: int = 0) -> Joined:
     """Clips in a shuffled order, again and again until `dur_s` is reached, with pauses of 0.3 to 6 s."""
     rng = np.random.default_rng(seed)
     parts: list[np.ndarray] = []
-    words, starts = [], []
+    words, sources, starts = [], [], []
     samples = 0
     while samples < dur_s * SAMPLE_RATE_HZ:
         for index in rng.permutation(len(clips)):
             pause = round(rng.uniform(SHORTEST_PAUSE_S, LONGEST_PAUSE_S) * SAMPLE_RATE_HZ)
             parts += [np.zeros(pause, np.float32), clips[index].samples]
             starts.append((samples + pause) / SAMPLE_RATE_HZ)
+            sources.append(clips[index].source)
             words.append(clips[index].reference or "")
             samples += pause + len(clips[index].samples)
             if samples >= dur_s * SAMPLE_RATE_HZ:
                 break
-    return Joined(np.concatenate(parts), " ".join(words), tuple(starts))
+    return Joined(np.concatenate(parts), " ".join(words), tuple(sources), tuple(starts))
 
 
 def disorder(segments: Sequence[Segment]) -> int:

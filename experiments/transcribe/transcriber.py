@@ -93,13 +93,13 @@ def configuration(model: str, scope: str) -> dict[str, Any]:
         raise _scope_error(scope, usage.explain(problem)) from problem
     if not is_choice:
         cfg.model = {"source": "pretrained", "name": model, "new_tokens": None}
-    plain = OmegaConf.to_container(cfg, resolve=True)
+    plain: Any = OmegaConf.to_container(cfg, resolve=True)
     if plain["decoder"] == "generate":
         raise UserError(
             f"--scope {scope} decodes with transformers' generate, which has no batch of constant shape",
             f"--scope with one of: {', '.join(_static_scopes())}",
         )
-    return plain
+    return dict(plain)
 
 
 def _load(cfg: dict[str, Any], attention: str, language: str, device: str) -> LoadedModel:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from experiments.models import LoadedModel
 from experiments.transcribe.long_form import Language
@@ -19,7 +20,8 @@ class SpecialTokens:
 
     @classmethod
     def of(cls, loaded: LoadedModel) -> SpecialTokens:
-        no_timestamps = int(loaded.model.generation_config.no_timestamps_token_id)
+        rules: Any = loaded.model.generation_config  # Whisper's has more than transformers declares
+        no_timestamps = int(rules.no_timestamps_token_id)
         return cls(no_timestamps - 2, no_timestamps - 1, no_timestamps)
 
     @property
@@ -42,7 +44,8 @@ def language_of(loaded: LoadedModel, task: str) -> Language:
             raise UserError(
                 f"model {loaded.name} is English only and translates nothing", "--task transcribe"
             )
-        prompt = (*prompt[:-1], loaded.model.generation_config.task_to_id[task])
+        rules: Any = loaded.model.generation_config
+        prompt = (*prompt[:-1], rules.task_to_id[task])
     return Language(
         task=prompt,
         previous=special.previous,

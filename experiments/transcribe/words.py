@@ -10,6 +10,7 @@ from __future__ import annotations
 import string
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
@@ -29,15 +30,15 @@ def token_starts(alignment: np.ndarray) -> np.ndarray:
 
 def words(
     tokens: Sequence[int],
-    starts: Sequence[float],
-    probabilities: Sequence[float],
+    starts: np.ndarray,
+    probabilities: np.ndarray,
     text: Callable[[list[int]], str],
     span: tuple[float, float],
 ) -> list[Word]:
     """The words of one segment, their times held inside `span`, the segment's first and last second.
 
-    tokens: its text tokens; starts: of each token and of what follows the last, seconds; probabilities: of
-    each token; text: what tokens say. Raises nothing: tokens that are part of a character stay together.
+    tokens: its n text tokens; starts: [n + 1], of each token and of what follows the last, seconds;
+    probabilities: [n]; text: what tokens say. Tokens that are part of a character stay together.
     """
     found = []
     for first, last in _groups(tokens, text):
@@ -79,7 +80,7 @@ def _compiled() -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]:
     return numba.njit(_path, nogil=True, cache=True)
 
 
-def _path(cost: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _path(cost: Any) -> tuple[np.ndarray, np.ndarray]:
     """The cheapest way from the first row and column to the last, one step down, right or both at a time."""
     rows, columns = cost.shape
     total = np.full((rows + 1, columns + 1), np.inf)
@@ -101,5 +102,8 @@ def _path(cost: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         path_rows[length], path_columns[length] = row - 1, column - 1
         length += 1
         came = step[row, column]
-        row, column = row - (came != 2), column - (came != 1)
+        if came != 2:
+            row -= 1
+        if came != 1:
+            column -= 1
     return path_rows[:length][::-1], path_columns[:length][::-1]

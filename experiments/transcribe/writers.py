@@ -86,7 +86,7 @@ def _marked(segment: Segment) -> str:
     if not segment.words:
         return _escaped(" ".join(segment.text.split()))
     # A time inside a cue must lie between its ends.
-    pieces = []
+    pieces: list[str] = []
     for word in segment.words:
         inside = segment.start < word.start < segment.end and pieces
         text = _escaped(word.text if pieces else word.text.lstrip())

@@ -23,7 +23,7 @@ class PlainDecoder:
     def __init__(self, loaded: LoadedModel, batch: int = 1) -> None:
         self.batch = batch
         self._loaded = loaded
-        self._log_mel = LogMel(loaded.model.config.num_mel_bins)
+        self._log_mel = LogMel(loaded.model.config.num_mel_bins).to(loaded.model.device)
         self._special = SpecialTokens.of(loaded)
 
     def queue(self, windows: Sequence[Window]) -> Collect:
@@ -35,11 +35,11 @@ class PlainDecoder:
         loaded, special = self._loaded, self._special
         pcm = np.zeros((1, WINDOW_SAMPLES), np.float32)
         pcm[0, : len(window.pcm)] = window.pcm
-        features = self._log_mel(torch.from_numpy(pcm)).to(loaded.model.dtype)
+        features = self._log_mel(torch.from_numpy(pcm).to(loaded.model.device)).to(loaded.model.dtype)
         encoded = loaded.model.get_encoder()(features).last_hidden_state
         rules = self._rules(len(window.prompt))
-        ids = torch.tensor([window.prompt])
-        noise = torch.Generator().manual_seed(window.seed)
+        ids = torch.tensor([window.prompt], device=encoded.device)
+        noise = torch.Generator(encoded.device).manual_seed(window.seed)
         found = loaded.model(decoder_input_ids=ids, encoder_outputs=(encoded,), use_cache=True)
         start = window.prompt.index(loaded.model.generation_config.decoder_start_token_id)
         no_speech = found.logits[0, start].softmax(-1)[special.no_speech]
@@ -56,7 +56,7 @@ class PlainDecoder:
             score += float(logprobs[0, token])
             if token == loaded.end or ids.shape[1] - len(window.prompt) == limit:
                 break
-            ids = torch.cat([ids, torch.tensor([[token]])], dim=1)
+            ids = torch.cat([ids, torch.tensor([[token]], device=encoded.device)], dim=1)
             found = loaded.model(
                 decoder_input_ids=ids[:, -1:],
                 encoder_outputs=(encoded,),

@@ -110,3 +110,32 @@ def test_a_model_of_random_weights_gives_exactly_as_many_tokens_as_it_is_told() 
     assert [len(decoded.tokens) for decoded in found] == [24, 24]
     with pytest.raises(UserError, match="no vocabulary"):
         language_of(random, "transcribe")
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("loop", ["host", "device"])
+def test_captured_rounds_draw_and_choose_in_turn(loop: str, windows: list[Window]) -> None:
+    cfg = {"source": "pretrained", "name": str(ROOT / "experiments" / "checkpoint"), "new_tokens": None}
+    loaded = models.load(cfg, "sdpa", "en", "cuda", None)
+    options = Options("sdpa", "static", "manual", loop, topk="fused", encoder="manual")
+    decoder = StaticWindowDecoder(loaded, options, 4, prompt_tokens=20, word_timestamps=True)
+    cold = decode(decoder, windows)
+    plain = PlainDecoder(loaded).queue(windows)()
+    assert [len(one.tokens) for one in cold] == [pytest.approx(len(one.tokens), abs=2) for one in plain]
+    assert [one.no_speech_prob for one in cold] == pytest.approx(
+        [one.no_speech_prob for one in plain], abs=0.02
+    )
+    hot = [Window(window.pcm, window.prompt, 1.0, seed=3) for window in windows]
+    assert [one.tokens for one in decode(decoder, hot)] == [one.tokens for one in decode(decoder, hot)]
+    assert [one.tokens for one in decode(decoder, windows)] == [one.tokens for one in cold]
+
+
+@pytest.mark.gpu
+def test_windows_may_be_handed_over_before_the_ones_before_are_collected(windows: list[Window]) -> None:
+    cfg = {"source": "pretrained", "name": str(ROOT / "experiments" / "checkpoint"), "new_tokens": None}
+    loaded = models.load(cfg, "sdpa", "en", "cuda", None)
+    options = Options("sdpa", "static", "manual", "device", topk="fused", encoder="manual")
+    decoder = StaticWindowDecoder(loaded, options, 3, prompt_tokens=20)
+    one_by_one = [decode(decoder, [window])[0].tokens for window in windows]
+    collects = [decoder.queue([window]) for window in windows]
+    assert [collect()[0].tokens for collect in collects] == one_by_one

@@ -19,7 +19,8 @@ def text(tokens: list[int]) -> str:
 
 
 def spoken(tokens: list[int], span: tuple[float, float] = (0, 100)) -> list[tuple[str, float, float]]:
-    found = words(tokens, [*range(len(tokens) + 1)], [0.5] * len(tokens), text, span)
+    starts, sure = np.arange(len(tokens) + 1.0), np.full(len(tokens), 0.5)
+    found = words(tokens, starts, sure, text, span)
     return [(word.text, word.start, word.end) for word in found]
 
 
@@ -39,7 +40,7 @@ def test_parts_of_a_character_stay_together() -> None:
     def decode(tokens: list[int]) -> str:
         return b"".join(pieces[token] for token in tokens).decode(errors="replace")
 
-    found = words([1, 2, 3], [0, 1, 2, 3], [1.0, 0.5, 1.0], decode, (0, 9))
+    found = words([1, 2, 3], np.arange(4.0), np.array([1.0, 0.5, 1.0]), decode, (0, 9))
     assert [(word.text, word.start, word.end) for word in found] == [(" 中", 0, 2), (" a", 2, 3)]
     assert found[0].probability == 0.75
 
