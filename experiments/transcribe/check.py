@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +32,12 @@ from experiments.transcribe.results import Transcript
 from experiments.transcribe.transcriber import Transcriber
 from experiments.transcribe.writers import FORMATS
 from harness import environment
-from harness.record import write_json
+from harness.record import code_label, write_json
 from harness.report import screen
 
 HELD_OUT = environment.PROJECT / "experiments" / "clips" / "heldout"
 LANGUAGE = "en"
+TOLD = (60, 120, 223)  # of the text before; 120 are the most that the bundled model was trained with
 BATCH = 8
 MODES: dict[str, dict[str, Any]] = {
     "sequential": {"batch": BATCH, "sequential": True},
@@ -53,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name, part in found.items():
         screen().print(_table(name, part))
     if options.json:
-        write_json(options.json, found)
+        write_json(options.json, {"made": _made()} | found)
     return 0
 
 
@@ -92,6 +94,7 @@ def joined(dur_s: float) -> dict[str, Any]:
             "cut": MODES["cut"],
             "as Whisper": {"careful": False},
         }
+        ways |= {f"told {count} tokens": {"previous_tokens": count} for count in TOLD}
         for mode, how in ways.items():
             transcripts, took_s[mode] = _transcribe([file], **how)
             texts[mode] = transcripts[file.name].text
@@ -124,6 +127,12 @@ def _transcribe(files: Sequence[Path], **how: Any) -> tuple[dict[str, Transcript
             raise outcome.error or AssertionError(outcome.path)
         found[outcome.path.name] = outcome.transcript
     return found, took_s
+
+
+def _made() -> dict[str, str]:
+    stamp = environment.stamp("cpu")
+    code = code_label(stamp["git"]["commit"], stamp["git"]["dirty"])
+    return {"machine": stamp["machine"], "date": datetime.now(UTC).date().isoformat(), "code": code}
 
 
 def _errors(heard: Mapping[str, str], spoken: Mapping[str, str]) -> dict[str, Any]:

@@ -28,7 +28,7 @@ HELD_OUT = CLIPS / "heldout"
 
 @pytest.fixture(scope="module")
 def minutes(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Joined]:
-    joined = join(audio.load(HELD_OUT), 100, seed=3)
+    joined = join(audio.load(HELD_OUT), 70, seed=3)
     file = tmp_path_factory.mktemp("minutes") / "minutes.flac"
     soundfile.write(file, joined.samples, SAMPLE_RATE_HZ)
     return file, joined
@@ -79,9 +79,8 @@ def test_hours_are_read_in_little_memory(tmp_path: Path) -> None:
     decoder = Forgetful(lambda _: said(at(0), no_speech=1.0), batch=2)
     tracemalloc.start()
     try:
-        for sequential in (True, False):
-            (outcome,) = Pipeline(decoder, LISTENER, "en", sequential).transcribe([hours])
-            assert outcome.transcript is not None and outcome.transcript.dur_s == 3 * 3600
+        (outcome,) = Pipeline(decoder, LISTENER, "en", sequential=False).transcribe([hours])
+        assert outcome.transcript is not None and outcome.transcript.dur_s == 3 * 3600
         _, peak_bytes = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
