@@ -20,6 +20,7 @@ from experiments.transcribe.decoding import Decoded, Window
 from experiments.transcribe.segments import text_tokens
 from experiments.transcribe.words import FRAME_S
 
+FRAME_SAMPLES = round(SAMPLE_RATE_HZ * FRAME_S)
 SMOOTHED = 7  # frames, odd
 
 
@@ -48,33 +49,36 @@ class Aligner:
     ) -> list[Decoded]:
         """encoded: [windows, S, C]. Waits for the device."""
         texts = [text_tokens(decoded.tokens, self._loaded.end) for decoded in found]
-        task = [window.prompt[window.prompt.index(self._loaded.prompt[0]) :] for window in windows]
-        rows = [[*prompt, self._loaded.prompt[-1], *text] for prompt, text in zip(task, texts, strict=True)]
+        tasks = [self._task(window.prompt) for window in windows]
+        with self._listening() as heard:
+            hidden = self._hidden(encoded, [[*task, *text] for task, text in zip(tasks, texts, strict=True)])
+        maps = []
+        for row, (window, task, text) in enumerate(zip(windows, tasks, texts, strict=True)):
+            frames = min(-(-len(window.pcm) // FRAME_SAMPLES), encoded.shape[1])
+            # Each of these tokens predicts the one behind it, the last one the end.
+            here = slice(len(task) - 1, len(task) + len(text))
+            alignment = _clear(heard.scores(self._aligning, row, here, frames))
+            maps.append((alignment, self._probabilities(hidden[row, here], text)))
+        return [
+            dataclasses.replace(one, alignment=alignment.cpu().numpy(), probabilities=sure.cpu().numpy())
+            for one, (alignment, sure) in zip(found, maps, strict=True)
+        ]
+
+    def _task(self, prompt: tuple[int, ...]) -> tuple[int, ...]:
+        """The end of a prompt, from the start token on, as it asks for text without timestamps."""
+        return (*prompt[prompt.index(self._loaded.prompt[0]) :], self._loaded.prompt[-1])
+
+    def _hidden(self, encoded: torch.Tensor, rows: list[list[int]]) -> torch.Tensor:
+        """The decoder's last hidden states [rows, Q, C]; shorter rows are filled up with end tokens."""
         width = max(map(len, rows))
         ids = torch.tensor([[*row, *[self._loaded.end] * (width - len(row))] for row in rows])
-        with self._listening() as heard:
-            hidden = self._decoder(ids.to(encoded.device), encoder_hidden_states=encoded).last_hidden_state
-        aligned = []
-        for n, (window, decoded, text) in enumerate(zip(windows, found, texts, strict=True)):
-            frames = min(-(-len(window.pcm) // round(SAMPLE_RATE_HZ * FRAME_S)), encoded.shape[1])
-            begin = len(task[n])
-            here = slice(
-                begin, begin + len(text) + 1
-            )  # each predicts the token behind it, the last one the end
-            scores = torch.cat(
-                [heard.scores(layer, heads, n, here, frames) for layer, heads in self._aligning.items()]
-            )
-            logits = self._loaded.model.proj_out(hidden[n, here])[:-1].float()
-            chosen = torch.tensor(text, device=logits.device)[:, None]
-            probabilities = logits.softmax(-1).gather(1, chosen)[:, 0]
-            aligned.append(
-                dataclasses.replace(
-                    decoded,
-                    alignment=_clear(scores).cpu().numpy(),
-                    probabilities=probabilities.cpu().numpy(),
-                )
-            )
-        return aligned
+        found = self._decoder(ids.to(encoded.device), encoder_hidden_states=encoded, use_cache=False)
+        return found.last_hidden_state
+
+    def _probabilities(self, hidden: torch.Tensor, text: list[int]) -> torch.Tensor:
+        """float32 [text]; hidden: [text + 1, C]."""
+        probabilities = self._loaded.model.proj_out(hidden[:-1]).float().softmax(-1)
+        return probabilities.gather(1, torch.tensor(text, device=hidden.device)[:, None])[:, 0]
 
     @contextmanager
     def _listening(self) -> Iterator[_Heard]:
@@ -106,11 +110,14 @@ class _Heard:
 
         return keep
 
-    def scores(self, layer: int, heads: list[int], row: int, here: slice, frames: int) -> torch.Tensor:
-        """Attention before softmax of some heads in one row, float32 [heads, Q, frames]."""
-        query = self.queries[layer][row, here].unflatten(-1, (self._heads, -1))[:, heads].float()
-        key = self.keys[layer][row, :frames].unflatten(-1, (self._heads, -1))[:, heads].float()
-        return torch.einsum("qhd,shd->hqs", query, key) * query.shape[-1] ** -0.5
+    def scores(self, aligning: dict[int, list[int]], row: int, here: slice, frames: int) -> torch.Tensor:
+        """Attention of heads, by layer, before softmax, in one row: float32 [heads, Q, frames]."""
+        found = []
+        for layer, heads in aligning.items():
+            query = self.queries[layer][row, here].unflatten(-1, (self._heads, -1))[:, heads].float()
+            key = self.keys[layer][row, :frames].unflatten(-1, (self._heads, -1))[:, heads].float()
+            found.append(torch.einsum("qhd,shd->hqs", query, key) * query.shape[-1] ** -0.5)
+        return torch.cat(found)
 
 
 def _clear(scores: torch.Tensor) -> torch.Tensor:
