@@ -78,9 +78,9 @@ def profile_command(
 ) -> list[str]:
     """The command line that records `program` into `<stem>.nsys-rep`, with `extra` options of nsys.
 
-    `window`: record only between cudaProfilerStart and cudaProfilerStop. `graphs`: CUDA graphs node by node, so
-    that their kernels can be seen, or each `graph` as a whole. No `--` before the program: nsys
-    2022.4 refuses it, and every version takes the first word that isn't an option for the program.
+    `window`: record only between cudaProfilerStart and cudaProfilerStop. `graphs`: CUDA graphs by `node`, so
+    that their kernels can be seen, or each `graph` as a whole. No `--` before the program: nsys 2022.4
+    refuses it, and every version takes the first word that isn't an option for the program.
     """
     return [
         str(nsys),

@@ -97,7 +97,7 @@ def _copy(outputs: Path, run: str, folder: Path) -> None:
 
 
 def _until(run: Path) -> str:
-    """The range after which a trace is cut: some decode steps, or the loop that the device repeats by itself."""
+    """The range after which a trace is cut: some decode steps, or the loop where the device repeats them."""
     phases = json.loads((run / MEASURE_JSON).read_text())["iterations"][0]["phases"]
     return UNTIL if DECODE_STEP in phases else f"{DECODE}:1"
 
