@@ -57,7 +57,9 @@ class StaticLoop:
             given = self._state, self._rules, options.topk
             prefill = Prefill(network, draft_network, self._encoder.encoded, *given)
             self._describe([loaded.prompt[:room]])
-            self._prefill, self._loop = self._queued(prefill, self._round_of(network, draft_network))
+            one_round = self._round_of(network, draft_network)
+            self._captured = prefill, one_round  # whose memory the graphs go on using
+            self._prefill, self._loop = self._queued(prefill, one_round)
 
     def _length(self, prompt_room: int) -> int:
         """Of history and caches. Drafts may stand up to K places behind the last token that is taken."""

@@ -28,8 +28,8 @@ _INSTALLATIONS = (
 )
 _IMPORTER_FOLDERS = ("host-linux-x64", "linux-desktop-*", "host-linux-*")
 
-# No CPU sampling: it turned 2 s of work into a 2 GB recording. Graphs node by node, so kernels stay visible.
-_RECORD = ("--trace=cuda,nvtx", "--sample=none", "--cpuctxsw=none", "--cuda-graph-trace=node")
+# No CPU sampling: it turned 2 s of work into a 2 GB recording.
+_RECORD = ("--trace=cuda,nvtx", "--sample=none", "--cpuctxsw=none")
 _WINDOW = ("--capture-range=cudaProfilerApi", "--capture-range-end=stop")
 
 
@@ -69,17 +69,24 @@ def importer(nsys: Path) -> Path:
 
 
 def profile_command(
-    nsys: Path, program: Sequence[str], stem: Path, window: bool, extra: Sequence[str] = ()
+    nsys: Path,
+    program: Sequence[str],
+    stem: Path,
+    window: bool,
+    extra: Sequence[str] = (),
+    graphs: str = "node",
 ) -> list[str]:
     """The command line that records `program` into `<stem>.nsys-rep`, with `extra` options of nsys.
 
-    `window`: record only between cudaProfilerStart and cudaProfilerStop. No `--` before the program: nsys
-    2022.4 refuses it, and every version takes the first word that isn't an option for the program.
+    `window`: record only between cudaProfilerStart and cudaProfilerStop. `graphs`: CUDA graphs by `node`, so
+    that their kernels can be seen, or each `graph` as a whole. No `--` before the program: nsys 2022.4
+    refuses it, and every version takes the first word that isn't an option for the program.
     """
     return [
         str(nsys),
         "profile",
         *_RECORD,
+        f"--cuda-graph-trace={graphs}",
         *extra,
         "--force-overwrite=true",
         "--output",

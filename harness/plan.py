@@ -91,7 +91,7 @@ def make(cfg: DictConfig) -> Plan:
     cfg.device = resolve_device(cfg.device)
     read = _inputs(cfg)
     sampling = cast(str | int, gpu_metrics.setting(cfg.trace.gpu_metrics))
-    capture = capture_for(cfg.capture, cfg.device, sampling)
+    capture = capture_for(cfg.capture, cfg.device, sampling, cfg.trace.graphs)
     capture.check(cfg.device)
     cfg.capture = capture.name
     stamp = environment.stamp(cfg.device)
@@ -134,6 +134,7 @@ RULES = {
     "measure.iterations": settings.whole(1),
     "trace.warmup": settings.whole(0),
     "trace.iterations": settings.whole(1),
+    "trace.graphs": settings.one_of("node", "graph"),
     "trace.metric_iterations": settings.whole(1),
     "trace.gpu_metrics": settings.Rule(
         gpu_metrics.VALID, lambda value: gpu_metrics.setting(value) is not None

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import html
+import json
 import lzma
 import shutil
 import sqlite3
@@ -20,6 +21,7 @@ from tempfile import TemporaryDirectory
 from analysis import TraceError
 from harness.environment import PROJECT
 from harness.errors import ExitCode, UserError
+from harness.phases import DECODE, DECODE_STEP
 from harness.plan import MEASURE_JSON
 from harness.record import Record
 from harness.results import newest_per_scope
@@ -84,7 +86,7 @@ def _copy(outputs: Path, run: str, folder: Path) -> None:
         text = (source / name).read_text(encoding="utf-8")
         (folder / name).write_text(_without_paths(text, record, outputs), encoding="utf-8")
     if trace := record.capture["trace"]:
-        trim(source / trace, folder / PACKED_TRACE, until=UNTIL)
+        trim(source / trace, folder / PACKED_TRACE, until=_until(source))
     if metrics := record.capture.get("metrics"):  # which older runs don't have, like the next
         _trim_metrics(source / metrics, folder / PACKED_METRICS)
     if kernels := record.capture.get("kernels"):
@@ -92,6 +94,12 @@ def _copy(outputs: Path, run: str, folder: Path) -> None:
         lines = (source / kernels).read_text(errors="replace").splitlines(keepends=True)
         table = "".join(line for line in lines if line.startswith('"'))
         (folder / PACKED_KERNELS).write_bytes(lzma.compress(_without_paths(table, record, outputs).encode()))
+
+
+def _until(run: Path) -> str:
+    """The range after which a trace is cut: some decode steps, or the loop where the device repeats them."""
+    phases = json.loads((run / MEASURE_JSON).read_text())["iterations"][0]["phases"]
+    return UNTIL if DECODE_STEP in phases else f"{DECODE}:1"
 
 
 def _trim_metrics(export: Path, out: Path) -> None:

@@ -3,11 +3,12 @@
 # Usage: bash results/gpu-check.sh [PART ...]
 #   tests      the tests marked gpu, and traces of any program                    (3 min on an H200)
 #   calibrate  the gap analysis against gaps that are known                       (1 min)
-#   ladder     the scopes, published to INTO if all of them worked                (6 min)
+#   ladder     all scopes, published to INTO if all of them worked                (10 min)
+#   drafts     speculation with scripted acceptance, and with the bundled pair    (2 min)
 #   words      the bundled checkpoint in fp16 on clips that it never heard        (2 min)
 #   kernels    one decode step by Nsight Compute, and how far the samples agree   (5 min)
 # Without a PART: all. INTO is where results go, default results/h200; PYTHON the interpreter, default
-# .venv/bin/python; OUTPUTS a folder that is kept, default a temporary one.
+# .venv/bin/python; OUTPUTS a folder that is kept, default a temporary one; OVERRIDES more settings of the ladder.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit
 into=${INTO:-results/h200}
@@ -41,15 +42,24 @@ calibrate() {
 
 ladder() {
   local others=${#failed[@]}
-  check "$python" -m harness -m +scope=baseline,flash,cuda_graphs "${common[@]}" capture=nsys "outputs=$outputs"
-  check "$python" -m harness +scope=cuda_graphs graphs.how=compile name=cuda_graphs_compile "${common[@]}" \
-    capture=nsys "outputs=$outputs"
-  check ls "$outputs"/{baseline,flash,cuda_graphs,cuda_graphs_compile}/*/plots/{roofline,dram}.png
+  local overrides
+  read -ra overrides <<<"${OVERRIDES:-}"
+  check "$python" -m harness -m '+scope=glob(*)' "${common[@]}" capture=nsys "outputs=$outputs" "${overrides[@]}"
   if ((${#failed[@]} == others)); then
     check "$python" -m harness.publish "$outputs" --into "$into"
     check cp "$outputs"/sweeps/*/ladder.png "$into/"
     check "$python" -m harness.results table --db "$outputs/results.db" --markdown
   fi
+}
+
+drafts() {
+  local acceptance
+  check "$python" -m harness +scope=cuda_graphs "${common[@]}" capture=none "outputs=$outputs/drafts"
+  for acceptance in 0.6 0.8 0.9; do
+    check "$python" -m harness +scope=speculative speculate.how=scripted "speculate.acceptance=$acceptance" \
+      "name=speculative_$acceptance" "${common[@]}" capture=none "outputs=$outputs/drafts"
+  done
+  check "$python" -m harness -m +scope=cuda_graphs,speculative capture=none "outputs=$outputs/bundled"
 }
 
 words() {
@@ -63,13 +73,13 @@ kernels() {
     measure.iterations=3 trace.warmup=1 "outputs=$outputs/kernels"
 }
 
-(($#)) || set -- tests calibrate ladder words kernels
+(($#)) || set -- tests calibrate ladder drafts words kernels
 for part in "$@"; do
   case $part in
-    tests | calibrate | ladder | words | kernels) "$part" ;;
+    tests | calibrate | ladder | drafts | words | kernels) "$part" ;;
     *)
       echo "error: no part is called $part" >&2
-      echo "  try: tests, calibrate, ladder, words, kernels" >&2
+      echo "  try: tests, calibrate, ladder, drafts, words, kernels" >&2
       exit 2
       ;;
   esac

@@ -13,22 +13,23 @@ from harness.gpu_metrics import OFF
 __all__ = ["Capture", "capture_for"]
 
 
-def capture_for(name: str, device: str, gpu_metrics: str | int = OFF) -> Capture:
+def capture_for(name: str, device: str, gpu_metrics: str | int = OFF, graphs: str = "node") -> Capture:
     """The backend `name`; `auto` is nsys where a working one is found, else kineto.
 
-    gpu_metrics: `auto`, `off` or Hz, of the backends that can sample the GPU's counters.
+    gpu_metrics: `auto`, `off` or Hz, of the backends that can sample the GPU's counters. graphs: `node` or
+    `graph`, how nsys records CUDA graphs.
     """
     if name == "auto":
-        return _timeline(device, gpu_metrics)
+        return _timeline(device, gpu_metrics, graphs)
     if name == "nsys":
-        return NsysCapture(gpu_metrics)
+        return NsysCapture(gpu_metrics, graphs)
     if name == "ncu":
-        return NcuCapture(_timeline(device, gpu_metrics))
+        return NcuCapture(_timeline(device, gpu_metrics, graphs))
     return KinetoCapture(gpu_metrics) if name == "kineto" else NoCapture()
 
 
-def _timeline(device: str, gpu_metrics: str | int) -> Capture:
-    nsys = NsysCapture(gpu_metrics)
+def _timeline(device: str, gpu_metrics: str | int, graphs: str) -> Capture:
+    nsys = NsysCapture(gpu_metrics, graphs)
     try:
         nsys.check(device)
     except UserError:

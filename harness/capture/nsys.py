@@ -21,12 +21,14 @@ _RANGES = f"eventType IN {NVTX_RANGES}"  # the others are domains and categories
 
 class NsysCapture(TimelineOnly):
     """sampling: `auto`, `off` or Hz, of the GPU's hardware counters, in a recording of its own: they make the
-    GPU faster than it is without, so the gaps of such a recording say nothing."""
+    GPU faster than it is without, so the gaps of such a recording say nothing. graphs: see
+    `nsys.profile_command`."""
 
     name = "nsys"
 
-    def __init__(self, sampling: str | int = gpu_metrics.OFF) -> None:
+    def __init__(self, sampling: str | int = gpu_metrics.OFF, graphs: str = "node") -> None:
         self._sampling = sampling
+        self._graphs = graphs
 
     def check(self, device: str) -> None:
         found = nsys.require()
@@ -47,7 +49,8 @@ class NsysCapture(TimelineOnly):
     def command(self, child: Sequence[str], run: Path, device: str) -> list[str]:
         # Without a GPU there is no cudaProfilerStart: all of the child is recorded.
         window = device == "cuda"
-        return nsys.profile_command(nsys.require(), child, run / _TRACE, window=window)
+        stem = run / _TRACE
+        return nsys.profile_command(nsys.require(), child, stem, window=window, graphs=self._graphs)
 
     def sample_command(self, child: Sequence[str], run: Path, device: str) -> list[str]:
         extra = self.metrics_options(device)
