@@ -57,7 +57,8 @@ class StaticWindowDecoder:
         self._device = loaded.model.device
         self._attention = options.attention
         self._new_tokens = loaded.new_tokens or loaded.model.config.max_target_positions // 2
-        prompt_room = len(loaded.prompt) + (1 + prompt_tokens if prompt_tokens else 0)
+        # Without the mark against timestamps, which ends the prompt of `loaded`.
+        prompt_room = len(loaded.prompt) - 1 + (1 + prompt_tokens if prompt_tokens else 0)
         length = aligned(min(prompt_room + self._new_tokens, self._positions))
         self._log_mel = LogMel(loaded.model.config.num_mel_bins).to(self._device)
         self._inbox = _Inbox(batch, self._device)
@@ -69,7 +70,9 @@ class StaticWindowDecoder:
             self._ear = _Ear(network, self._encoder.encoded, self._state, loaded)
             self._state.describe_windows([loaded.prompt[:-1]], self._new_tokens, self._positions)
             self._prefill = _queued(self._ear, options, self._device.type)
-            self._likeliest = self._loop(GreedyRound(network, self._state, rules, options.topk), options)
+            # Kept, as the ear is: graphs go on using the memory of what they captured.
+            self._greedy_round = GreedyRound(network, self._state, rules, options.topk)
+            self._likeliest = self._loop(self._greedy_round, options)
         self._sampled_round = SampledRound(network, self._state, rules)
         self._options = options
         self._sampled: Loop | None = None
