@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -34,6 +35,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             again = "; the same command goes on from there" if options.out else ""
             print(f"interrupted: what is done is kept{again}", file=sys.stderr)
             return ExitCode.INTERRUPTED
+        except BrokenPipeError:  # whoever reads the text has enough of it
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return ExitCode.OK
         except OSError as problem:
             error = UserError(f"can't write ({problem})", "--out FOLDER with space in it", ExitCode.STORAGE)
         except Exception as problem:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -33,7 +34,13 @@ class Bar:
             RealTimeFactor(),
             TimeRemainingColumn(),
         )
-        self.progress = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+        self.progress = Progress(
+            *columns,
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+            redirect_stdout=sys.stdout.isatty(),  # text that goes into a file must get there
+        )
         self._task = self.progress.add_task("", total=_total_s(sounds))
 
     def heed(self, sound: Path, seconds: float) -> None:

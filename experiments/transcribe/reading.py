@@ -129,10 +129,11 @@ def sound_files(path: Path) -> list[Path]:
 @contextmanager
 def standard_input() -> Iterator[Path]:
     """What is piped in, as a file for as long as it is needed: sound formats are not read front to back."""
-    with tempfile.NamedTemporaryFile(prefix="stdin-") as copy:
-        shutil.copyfileobj(sys.stdin.buffer, copy)
-        copy.flush()
-        yield Path(copy.name)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "stdin"
+        with open(path, "wb") as copy:
+            shutil.copyfileobj(sys.stdin.buffer, copy)
+        yield path
 
 
 class Stream:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -126,6 +127,33 @@ def test_interrupted_in_the_middle_of_a_folder_what_is_done_is_kept(tmp_path: Pa
         path.unlink()
     assert main([str(sounds), "--out", str(out)]) == ExitCode.OK
     assert len(list(out.glob("*.txt"))) == len(texts) + 1
+
+
+def test_text_goes_where_it_was_sent_though_a_terminal_shows_progress(tmp_path: Path) -> None:
+    ours, theirs = pty.openpty()
+    try:
+        with open(tmp_path / "text", "w") as text:
+            line = command(HARBOUR)
+            running = subprocess.Popen(line, env=environment(), stdout=text, stderr=theirs)
+            os.close(theirs)
+            shown = _read_all(ours)
+            assert running.wait(timeout=60) == ExitCode.OK
+    finally:
+        os.close(ours)
+    assert (tmp_path / "text").read_text() == WORDS + "\n"
+    assert "real time" in shown and WORDS not in shown
+
+
+def _read_all(descriptor: int) -> str:
+    found = b""
+    while True:
+        try:
+            piece = os.read(descriptor, 4096)
+        except OSError:  # on Linux, how the other end of a terminal says that it is closed
+            return found.decode()
+        if not piece:
+            return found.decode()
+        found += piece
 
 
 def test_standard_input_to_standard_output(
