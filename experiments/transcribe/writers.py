@@ -85,12 +85,13 @@ def _shown_end(segment: Segment) -> float:
 def _marked(segment: Segment) -> str:
     if not segment.words:
         return _escaped(" ".join(segment.text.split()))
-    # A time inside a cue must lie between its ends.
-    pieces: list[str] = []
-    for word in segment.words:
-        inside = segment.start < word.start < segment.end and pieces
-        text = _escaped(word.text if pieces else word.text.lstrip())
-        pieces.append(f"<{_clock(word.start, '.')}><c>{text}</c>" if inside else text)
+    # A time inside a cue has to lie between its ends, and behind the one before.
+    pieces, latest = [_escaped(segment.words[0].text.lstrip())], segment.start
+    for word in segment.words[1:]:
+        text = _escaped(word.text)
+        if latest < word.start < segment.end:
+            text, latest = f"<{_clock(word.start, '.')}><c>{text}</c>", word.start
+        pieces.append(text)
     return "".join(pieces)
 
 

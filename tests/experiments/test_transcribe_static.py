@@ -67,6 +67,14 @@ def test_rows_with_prompts_of_their_own_give_what_transformers_gives(
     close(decode(decoder, windows[1:2])[0], plain[1])
 
 
+def test_the_task_is_asked_for(loaded: LoadedModel) -> None:
+    plain, translated = (language_of(loaded, task).task for task in ("transcribe", "translate"))
+    assert loaded.tokenizer is not None
+    shown = loaded.tokenizer.convert_ids_to_tokens(list(translated))
+    assert shown == ["<|startoftranscript|>", "<|en|>", "<|translate|>"]
+    assert plain[:2] == translated[:2] and plain[2] != translated[2]
+
+
 def test_drawing_is_repeatable_and_other_rows_don_t_matter(
     decoder: StaticWindowDecoder, windows: list[Window]
 ) -> None:

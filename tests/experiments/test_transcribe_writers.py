@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 
 import pytest
 import srt
@@ -27,7 +28,12 @@ AWKWARD = Transcript(
         segment(1.9996, 2.0, ""),
         segment(61.5, 61.5, " Three --> four\n\nfive\t6 ünïcode 中."),
         segment(
-            3661.25, 7299.999, " Done.", Word(" Do", 3661.25, 3662.0, 0.9), Word("ne.", 3662.0, 3663.0, 0.8)
+            3661.25,
+            7299.999,
+            " Done now.",
+            Word(" Do", 3661.25, 3662.0, 0.9),
+            Word("ne", 3662.0, 3663.0, 0.8),
+            Word(" now.", 3662.0, 3664.0, 1.0),
         ),
     ),
 )
@@ -42,7 +48,7 @@ def test_txt() -> None:
 def test_srt() -> None:
     cues = list(srt.parse(FORMATS["srt"](AWKWARD)))
     assert [cue.index for cue in cues] == [1, 2, 3]
-    assert [cue.content for cue in cues] == ["One & <two>.", "Three -> four five 6 ünïcode 中.", "Done."]
+    assert [cue.content for cue in cues] == ["One & <two>.", "Three -> four five 6 ünïcode 中.", "Done now."]
     assert [cue.start.total_seconds() for cue in cues] == [0.0, 61.5, 3661.25]
     assert cues[1].end > cues[1].start, "a cue that takes no time is shown by nobody"
     assert list(srt.parse(FORMATS["srt"](EMPTY))) == []
@@ -53,7 +59,8 @@ def test_vtt() -> None:
     assert [cue.start for cue in cues] == ["00:00:00.000", "00:01:01.500", "01:01:01.250"]
     assert cues[0].raw_text == "One &amp; &lt;two&gt;."
     assert cues[1].raw_text == "Three --&gt; four five 6 ünïcode 中."
-    assert cues[2].text == "Done." and "<01:01:02.000>" in cues[2].raw_text
+    assert re.findall("<([0-9:.]+)>", cues[2].raw_text) == ["01:01:02.000"], "times ascend inside the cue"
+    assert cues[2].text == "Done now." and "<01:01:02.000>" in cues[2].raw_text
     assert list(webvtt.from_string(FORMATS["vtt"](EMPTY))) == []
 
 
@@ -62,7 +69,7 @@ def test_json() -> None:
     assert found["segments"][0]["text"] == " One & <two>."
     assert found["segments"][0]["tokens"] == [1, 2]
     assert found["segments"][3]["words"][1] == {
-        "text": "ne.",
+        "text": "ne",
         "start": 3662.0,
         "end": 3663.0,
         "probability": 0.8,
