@@ -17,7 +17,7 @@ RULES = {
     "graphs.how": settings.one_of("none", "manual", "compile"),
     "loop": settings.one_of("host", "device"),
     "batch": settings.whole(1),
-    "topk": settings.one_of("torch", "fused"),
+    "topk": settings.one_of("argmax", "torch", "fused"),
     "encoder": settings.one_of("eager", "manual", "compile"),
     "quantize": settings.one_of("none", "int8", "int8_dynamic", "float8"),
     "speculate.how": settings.one_of("none", "draft", "scripted"),
@@ -87,7 +87,8 @@ class Options:
         a step that torch.compile has fused).
     loop: who repeats the round: the `host`, a launch each, or the `device`, one launch for all.
     batch: windows that are decoded together.
-    topk: how a token is chosen: by operations of `torch`, or by one `fused` kernel.
+    topk: how a token is chosen: the `argmax` of what isn't suppressed; under all of Whisper's rules, with its
+        log-probability, by operations of `torch`; or the same by one `fused` kernel.
     encoder: `eager`, `manual` (captured) or `compile` (compiled and captured).
     quantize: the decoder's weights: `none`, `int8`, `int8_dynamic` (activations, too) or `float8`.
     """
@@ -97,7 +98,7 @@ class Options:
     graphs: str = "none"
     loop: str = "host"
     batch: int = 1
-    topk: str = "torch"
+    topk: str = "argmax"
     encoder: str = "eager"
     quantize: str = "none"
     speculate: Speculation = Speculation()
@@ -199,7 +200,7 @@ def _refuse_with_generate(options: Options) -> None:
         )
     chosen = {
         "loop": (options.loop, "host"),
-        "topk": (options.topk, "torch"),
+        "topk": (options.topk, "argmax"),
         "encoder": (options.encoder, "eager"),
         "quantize": (options.quantize, "none"),
         "speculate.how": (options.speculate.how, "none"),

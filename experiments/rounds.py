@@ -59,7 +59,7 @@ class Prefill:
         self._encoded = encoded
         self._state = state
         self._end = rules.end
-        self._choose = Choice(state, rules, topk, queries=1)
+        self._choose = Choice(state, rules, topk, queries=1, first=True)
 
     def __call__(self) -> None:
         state = self._state

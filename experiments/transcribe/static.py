@@ -248,4 +248,6 @@ def _for_rows(options: Options, batch: int) -> Options:
         )
     if options.decoder == "fused" and batch > 1:
         options = dataclasses.replace(options, decoder="static", graphs="compile")
-    return dataclasses.replace(options, batch=batch)
+    # Timestamps have rules, and segments are judged by their log-probabilities: argmax has neither.
+    topk = "torch" if options.topk == "argmax" else options.topk
+    return dataclasses.replace(options, batch=batch, topk=topk)

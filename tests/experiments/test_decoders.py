@@ -123,7 +123,7 @@ def test_margins_say_how_far_the_second_choice_was(baseline: Transcription) -> N
         (["quantize=float8", "decoder=fused", "attention=sdpa"], "quantize=int8"),
         (["loop=device", "decoder=static"], "graphs.how=manual"),
         (["loop=device"], "decoder=static, or loop=host"),
-        (["topk=fused"], "decoder=static, or topk=torch"),
+        (["topk=fused"], "decoder=static, or topk=argmax"),
         (["encoder=compile"], "decoder=static, or encoder=eager"),
         (["quantize=int8"], "decoder=static, or quantize=none"),
         (["speculate.how=draft"], "decoder=static, or speculate.how=none"),
@@ -148,6 +148,7 @@ def test_choices_that_cannot_work_are_refused_with_the_reason(
 
 MECHANISMS = [
     (),
+    ("topk=torch",),
     ("topk=fused",),
     ("encoder=manual",),
     ("batch=2",),
