@@ -121,13 +121,15 @@ class _Heard:
 
 
 def _clear(scores: torch.Tensor) -> torch.Tensor:
-    """Attention [heads, tokens, frames] as one map [tokens, frames] in which the path of the words stands
-    out.
+    """Attention [heads, tokens, frames] as one map [tokens, frames] in which the words' path stands out.
+
+    openai-whisper smooths each head before it takes their mean; smoothing the mean is as good here and
+    `heads` times faster.
     """
     weights = scores.softmax(-1)
     deviation, mean = torch.std_mean(weights, dim=-2, keepdim=True, correction=0)
-    weights = (weights - mean) / deviation.clamp(min=1e-6)
-    if weights.shape[-1] > SMOOTHED:
-        padded = F.pad(weights, (SMOOTHED // 2, SMOOTHED // 2), mode="reflect")
-        weights = padded.unfold(-1, SMOOTHED, 1).median(-1).values
-    return weights.mean(0)
+    weights = ((weights - mean) / deviation.clamp(min=1e-6)).mean(0)
+    if weights.shape[-1] <= SMOOTHED:
+        return weights
+    padded = F.pad(weights, (SMOOTHED // 2, SMOOTHED // 2), mode="reflect")
+    return padded.unfold(-1, SMOOTHED, 1).median(-1).values
