@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -38,6 +39,20 @@ def durations(start_ns: Ints, end_ns: Ints) -> npt.NDArray[np.integer]:
     return np.subtract(end_ns, start_ns, out=result, casting="same_kind")
 
 
+@dataclass(frozen=True)
+class Numbered:
+    """Rows by number: rows[code[i]] are the values of the i-th row."""
+
+    code: npt.NDArray[np.integer]
+    rows: list[tuple[int, ...]]
+
+
+def numbered(*columns: npt.NDArray[np.integer]) -> Numbered:
+    """The distinct rows of these columns, all of one length."""
+    code, first = _number(columns)
+    return Numbered(smallest(code), list(zip(*(column[first].tolist() for column in columns), strict=True)))
+
+
 class Groups:
     """Numbers the distinct rows that it is shown, chunk by chunk, in the order of their appearance."""
 
@@ -49,28 +64,20 @@ class Groups:
         """The distinct rows; a row's place is its code."""
         return list(self._codes)
 
-    def encode(self, *columns: npt.NDArray[np.integer] | int) -> Codes:
-        """The code of each row of these columns (arrays of one length; an integer stands for a constant)."""
-        rows = next(len(column) for column in columns if isinstance(column, np.ndarray))
-        codes = np.empty(rows, dtype=np.int32)
-        for block in blocks(rows):
-            codes[block] = self._encode(
-                [column[block] if isinstance(column, np.ndarray) else column for column in columns]
-            )
+    def encode(self, *columns: npt.NDArray[np.integer]) -> Codes:
+        """The code of each row of these columns, all of one length."""
+        codes = np.empty(len(columns[0]), dtype=np.int32)
+        for block in blocks(len(codes)):
+            codes[block] = self.recode(numbered(*(column[block] for column in columns)))
         return codes
 
-    def _encode(self, columns: Sequence[npt.NDArray[np.integer] | int]) -> Codes:
-        arrays = [column for column in columns if isinstance(column, np.ndarray)]
-        local, first = _number(arrays)
-        parts = [
-            column[first].tolist() if isinstance(column, np.ndarray) else [column] * len(first)
-            for column in columns
-        ]
-        here = [self._codes.setdefault(row, len(self._codes)) for row in zip(*parts, strict=True)]
-        return np.array(here, dtype=np.int32)[local]
+    def recode(self, part: Numbered) -> Codes:
+        """The codes of rows that have numbers of their own."""
+        here = [self._codes.setdefault(row, len(self._codes)) for row in part.rows]
+        return np.array(here, dtype=np.int32)[part.code]
 
 
-def _number(columns: list[npt.NDArray[np.integer]]) -> tuple[Ints, Ints]:
+def _number(columns: Sequence[npt.NDArray[np.integer]]) -> tuple[Ints, Ints]:
     """(number of each row, first row of each number): rows that are equal in all columns share a number."""
     rows = len(columns[0])
     key, keys = np.zeros(rows, dtype=np.int64), 1

@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
+from queue import SimpleQueue
+from typing import BinaryIO, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -22,9 +25,12 @@ from analysis.intervals import Ints
 
 MISSING = np.iinfo(np.int64).min  # NULL
 
+Digest = TypeVar("Digest")
 _Bytes = npt.NDArray[np.uint8]
 _INTERIOR, _LEAF = 5, 13
-_CHUNK_BYTES = 4 << 20
+_CHUNK_BYTES = 2 << 20
+_WORKERS = 2
+_SLACK_BYTES = 32  # a damaged row may be looked at beyond the last page, but no further
 _WAL = 2  # file format version of a database whose newest rows may be in another file
 
 
@@ -33,11 +39,19 @@ class NotPlain(Exception):
 
 
 def integers(
-    path: Path, connection: sqlite3.Connection, table: str, columns: Sequence[str]
-) -> Iterator[Ints]:
-    """These columns of all rows, in chunks [columns, rows]; MISSING where a row holds NULL.
+    path: Path,
+    connection: sqlite3.Connection,
+    table: str,
+    columns: Sequence[str],
+    digest: Callable[[Ints], Digest],
+    rows: int,
+) -> Iterator[Digest]:
+    """What `digest` makes of these columns of all rows, chunk by chunk in the order of the rows.
 
-    Raises NotPlain, before the first chunk or later, if the file or the table is not of the simplest kind.
+    A chunk has shape [columns, rows]; MISSING where a row holds NULL, and for a column that the table doesn't
+    have. `digest` runs in several threads; the chunk's memory is used again afterwards, so it must keep none.
+    `rows`: about how many there are. Raises NotPlain, before the first chunk or later, if the file or the
+    table is not of the simplest kind.
     """
     root, positions = _locate(connection, table, columns)
     with path.open("rb", buffering=0) as file:
@@ -46,36 +60,76 @@ def integers(
             if Path(f"{path}{suffix}").exists():
                 raise NotPlain(f"the database has a {suffix} file")
         leaves = _leaves(file, root, page_size)
+        decoder = _Decoder(loop_for(_decode, rows), file, page_size, usable, positions)
         per_chunk = _CHUNK_BYTES // page_size
-        parts = [leaves[first : first + per_chunk] for first in range(0, len(leaves), per_chunk)]
-        # The next chunk is decoded, without the interpreter's lock, while the caller works on this one.
-        with ThreadPoolExecutor(1) as ahead:
-            coming = [ahead.submit(_chunk, file, part, page_size, usable, positions) for part in parts[:1]]
-            for part in [*parts[1:], None]:
-                chunk = coming.pop().result()
-                if part is not None:
-                    coming.append(ahead.submit(_chunk, file, part, page_size, usable, positions))
-                yield chunk
+        # Decoding needs no interpreter lock: threads share it, a few chunks ahead of the caller.
+        with ThreadPoolExecutor(_WORKERS) as workers:
+            coming: deque[Future[Digest]] = deque()
+            for first in range(0, len(leaves), per_chunk):
+                coming.append(workers.submit(decoder.chunk, leaves[first : first + per_chunk], digest))
+                if len(coming) > 2 * _WORKERS:
+                    yield coming.popleft().result()
+            while coming:
+                yield coming.popleft().result()
 
 
-def _chunk(file: BinaryIO, numbers: Ints, page_size: int, usable: int, positions: Ints) -> Ints:
-    """The columns at these positions, of the rows in these leaf pages."""
-    pages = _read(file, numbers, page_size)
-    head = np.where(numbers == 1, 100, 0) + np.arange(len(numbers)) * page_size
-    if not (pages[head] == _LEAF).all():
-        raise NotPlain("a leaf that isn't one")
-    rows = pages[head + 3].astype(np.int64) * 256 + pages[head + 4]
-    out = np.empty((len(positions), int(rows.sum())), dtype=np.int64)
-    order = np.argsort(positions)
-    decode = loop_for(_decode, out.shape[1])
-    decoded = decode(pages, head, rows, page_size, usable, _widths(), positions[order], order, out)
-    if decoded != out.shape[1]:
-        raise NotPlain("a row with overflow pages, or with values that are no integers")
-    return out
+class _Memory:
+    """Arrays of one worker that grow and are used again: fresh pages cost as much as decoding into them."""
+
+    def __init__(self) -> None:
+        self._pages = np.empty(0, dtype=np.uint8)
+        self._cells = np.empty(0, dtype=np.int64)
+
+    def pages(self, size: int) -> _Bytes:
+        if len(self._pages) < size:
+            self._pages = np.empty(size + _SLACK_BYTES, dtype=np.uint8)
+        return self._pages[:size]
+
+    def table(self, columns: int, rows: int) -> Ints:
+        if len(self._cells) < columns * rows:
+            self._cells = np.empty(columns * rows * 5 // 4, dtype=np.int64)
+        return self._cells[: columns * rows].reshape(columns, rows)
+
+
+@dataclass(frozen=True)
+class _Decoder:
+    """Decodes leaf pages of one table. positions [columns]: where in a row each column is, -1 for nowhere."""
+
+    decode: Callable[..., int]
+    file: BinaryIO
+    page_size: int
+    usable: int
+    positions: Ints
+    _spare: SimpleQueue[_Memory] = field(default_factory=SimpleQueue)
+
+    def chunk(self, numbers: Ints, digest: Callable[[Ints], Digest]) -> Digest:
+        """What `digest` makes of the rows in the leaf pages with these numbers."""
+        memory = _Memory() if self._spare.empty() else self._spare.get()
+        found = digest(self._rows(numbers, memory))
+        self._spare.put(memory)
+        return found
+
+    def _rows(self, numbers: Ints, memory: _Memory) -> Ints:
+        pages = memory.pages(len(numbers) * self.page_size)
+        _read(self.file, numbers, self.page_size, pages)
+        head = np.where(numbers == 1, 100, 0) + np.arange(len(numbers)) * self.page_size
+        if not (pages[head] == _LEAF).all():
+            raise NotPlain("a leaf that isn't one")
+        rows = pages[head + 3].astype(np.int64) * 256 + pages[head + 4]
+        out = memory.table(len(self.positions), int(rows.sum()))
+        out[self.positions < 0] = MISSING
+        target = np.full(self.positions.max() + 1, -1, dtype=np.int64)
+        known = np.flatnonzero(self.positions >= 0)
+        target[self.positions[known]] = known
+        tables = *_serial_types(), target
+        decoded = self.decode(pages, head, rows, self.page_size, self.usable, *tables, out)
+        if decoded != out.shape[1]:
+            raise NotPlain("a row with overflow pages, with values that are no integers, or damaged")
+        return out
 
 
 def _locate(connection: sqlite3.Connection, table: str, columns: Sequence[str]) -> tuple[int, Ints]:
-    """The table's root page and the positions of the columns in a row."""
+    """The table's root page and the positions of the columns in a row, -1 for those that it doesn't have."""
     (root, sql) = connection.execute(
         "SELECT rootpage, sql FROM sqlite_master WHERE type = 'table' AND name = ?", (table,)
     ).fetchone()
@@ -83,11 +137,11 @@ def _locate(connection: sqlite3.Connection, table: str, columns: Sequence[str]) 
     place = {row[1]: row for row in info}
     if not root or "WITHOUT ROWID" in sql.upper() or any(row[6] for row in info):
         raise NotPlain("no ordinary table")
-    wanted = [place[name] for name in columns]
+    wanted = [place[name] for name in columns if name in place]
     # A row identifier is not stored in its column, nor is what was added to the table after the row.
     if any(row[5] or row[4] is not None for row in wanted):
         raise NotPlain("a primary key or a default value")
-    return root, np.array([row[0] for row in wanted], dtype=np.int64)
+    return root, np.array([place[name][0] if name in place else -1 for name in columns], dtype=np.int64)
 
 
 def _header(file: BinaryIO) -> tuple[int, int]:
@@ -104,8 +158,7 @@ def _leaves(file: BinaryIO, root: int, page_size: int) -> Ints:
     """Page numbers of the leaves below `root`, in the order of their rows."""
     level = np.array([root], dtype=np.int64)
     while True:
-        pages = _read(file, level[:1], page_size)
-        if pages[100 if level[0] == 1 else 0] == _LEAF:
+        if _page(file, int(level[0]), page_size)[100 if level[0] == 1 else 0] == _LEAF:
             return level
         level = np.concatenate([_children(file, int(number), page_size) for number in level])
         if len(level) == 0:
@@ -113,7 +166,7 @@ def _leaves(file: BinaryIO, root: int, page_size: int) -> Ints:
 
 
 def _children(file: BinaryIO, number: int, page_size: int) -> Ints:
-    page = _read(file, np.array([number]), page_size)
+    page = _page(file, number, page_size)
     head = 100 if number == 1 else 0
     if page[head] != _INTERIOR:
         raise NotPlain("a tree whose leaves lie at different depths")
@@ -124,9 +177,14 @@ def _children(file: BinaryIO, number: int, page_size: int) -> Ints:
     return np.append(left, right)
 
 
-def _read(file: BinaryIO, numbers: Ints, page_size: int) -> _Bytes:
-    """The pages with these numbers, one after the other; neighbours in the file are read together."""
-    buffer = np.empty(len(numbers) * page_size, dtype=np.uint8)
+def _page(file: BinaryIO, number: int, page_size: int) -> _Bytes:
+    page = np.empty(page_size, dtype=np.uint8)
+    _read(file, np.array([number]), page_size, page)
+    return page
+
+
+def _read(file: BinaryIO, numbers: Ints, page_size: int, buffer: _Bytes) -> None:
+    """Fill the buffer with the pages with these numbers; neighbours in the file are read together."""
     view = memoryview(buffer)  # type: ignore[arg-type]
     ends = np.append(np.flatnonzero(np.diff(numbers) != 1) + 1, len(numbers))
     begin = 0
@@ -135,84 +193,103 @@ def _read(file: BinaryIO, numbers: Ints, page_size: int) -> _Bytes:
         if os.preadv(file.fileno(), [into], (int(numbers[begin]) - 1) * page_size) != len(into):
             raise NotPlain("the file ends too early")
         begin = end
-    return buffer
 
 
-def _widths() -> Ints:
-    """Bytes of the serial types below 128: NULL, integers, a float, 0, 1, two reserved, blobs and texts."""
-    return np.array([0, 1, 2, 3, 4, 6, 8, 8, 0, 0, 0, 0, *((kind - 12) // 2 for kind in range(12, 128))])
+def _serial_types() -> tuple[Ints, Ints]:
+    """Of the serial types below 128, the bytes that a value takes, and the value of those that take none.
+
+    They are NULL, integers of 1 to 8 bytes, a float, 0, 1, two that are reserved, blobs and texts.
+    """
+    widths = [0, 1, 2, 3, 4, 6, 8, 8, 0, 0, 0, 0, *((kind - 12) // 2 for kind in range(12, 128))]
+    return np.array(widths), np.array([MISSING, *[0] * 8, 1, *[0] * 118])
 
 
 def _decode(
-    pages: _Bytes, head: Ints, rows: Ints, page_size: int, usable: int, widths: Ints, wanted: Ints,
-    into: Ints, out: Ints,
+    pages: _Bytes, head: Ints, rows: Ints, page_size: int, usable: int, widths: Ints, fixed: Ints,
+    target: Ints, out: Ints,
 ) -> int:  # fmt: skip
-    """Decode the cells of leaf pages into out[into[i]] for the i-th wanted column (ascending positions).
+    """Decode the cells of leaf pages: the i-th column goes into out[target[i]], or nowhere for -1.
 
-    `head` [pages] is where each page's header starts in `pages`, `rows` [pages] its number of cells,
-    `widths` [128] the bytes that a value of each serial type takes. Returns the number of rows decoded; fewer
-    than asked for if one can't be.
+    `head` [pages] is where each page's header starts in `pages`, `rows` [pages] its number of cells; `widths`
+    and `fixed` are those of `_serial_types`. Returns the number of rows decoded; fewer than asked for if one
+    can't be. Unsigned positions spare the check for negative ones, which costs as much as the rest.
     """
+    one, eight = np.uint64(1), np.uint64(8)
     row = 0
     for page in range(len(head)):
         start = page * page_size
+        if head[page] - start + 8 + 2 * rows[page] > page_size:
+            return row
         for cell in range(rows[page]):
-            pointer = head[page] + 8 + 2 * cell
-            at = start + (int(pages[pointer]) << 8 | int(pages[pointer + 1]))
-            size = 0
-            while True:  # payload size
-                byte = int(pages[at])
-                at += 1
+            pointer = np.uint64(head[page] + 8 + 2 * cell)
+            at = np.uint64(start + (np.int64(pages[pointer]) << 8 | np.int64(pages[pointer + one])))
+            size = np.int64(0)
+            for _ in range(9):  # payload size
+                byte = np.int64(pages[at])
+                at += one
                 size = size << 7 | (byte & 127)
                 if byte < 128:
                     break
-            if size > usable - 35:
+            if size > usable - 35:  # the rest is on overflow pages
                 return row
             for _ in range(9):  # row identifier
-                byte = int(pages[at])
-                at += 1
+                byte = np.int64(pages[at])
+                at += one
                 if byte < 128:
                     break
+            limit = at + np.uint64(size)
+            if at < np.uint64(start + 8) or limit > np.uint64(start + page_size):
+                return row
             key = at
-            body = int(pages[key])
-            key += 1
+            body = np.int64(pages[key])
+            key += one
             if body >= 128:
-                body = (body & 127) << 7 | int(pages[key])
-                key += 1
-            end = at + body
-            value = end
-            column = 0
-            for found in range(len(wanted)):
-                kind = 0
-                while column <= wanted[found] and key < end:
-                    kind = int(pages[key])
-                    key += 1
-                    if kind >= 128:
-                        kind = kind & 127
-                        byte = 128
-                        while byte >= 128:
-                            byte = int(pages[key])
-                            key += 1
-                            kind = kind << 7 | (byte & 127)
-                        width = (kind - 12) // 2
-                    else:
-                        width = widths[kind]
-                    value += width
-                    column += 1
-                if kind == 0 or column <= wanted[found]:  # NULL, or the row is older than this column
-                    number = MISSING
-                elif kind >= 8:
-                    if kind > 9:
+                body = (body & 127) << 7 | np.int64(pages[key])
+                key += one
+            value = end = at + np.uint64(body)
+            if end > limit:
+                return row
+            for column in range(len(target)):
+                place = target[column]
+                if key >= end:  # the row is older than this column
+                    if place >= 0:
+                        out[place, row] = fixed[0]
+                    continue
+                kind = np.int64(pages[key])
+                key += one
+                if kind >= 128:
+                    kind = kind & 127
+                    byte = np.int64(128)
+                    while byte >= 128 and key < end:
+                        byte = np.int64(pages[key])
+                        key += one
+                        kind = kind << 7 | (byte & 127)
+                    width = (kind - 12) // 2
+                    if width < 0 or width > size:
                         return row
-                    number = kind - 8
-                elif kind == 7:
-                    return row
                 else:
-                    number = int(pages[value - width])
-                    if number >= 128:
-                        number -= 256
-                    for place in range(value - width + 1, value):
-                        number = number << 8 | int(pages[place])
-                out[into[found], row] = number
+                    width = widths[kind]
+                value += np.uint64(width)
+                if value > limit:
+                    return row
+                if place < 0:
+                    continue
+                if kind > 9 or kind == 7:
+                    return row
+                if width == 0:
+                    out[place, row] = fixed[kind]
+                    continue
+                # The eight bytes before the value's end are one load; those before its start are shifted out.
+                first = value - eight
+                number = np.int64(pages[first]) << 56
+                number |= np.int64(pages[first + np.uint64(1)]) << 48
+                number |= np.int64(pages[first + np.uint64(2)]) << 40
+                number |= np.int64(pages[first + np.uint64(3)]) << 32
+                number |= np.int64(pages[first + np.uint64(4)]) << 24
+                number |= np.int64(pages[first + np.uint64(5)]) << 16
+                number |= np.int64(pages[first + np.uint64(6)]) << 8
+                number |= np.int64(pages[first + np.uint64(7)])
+                unused = 64 - 8 * width
+                out[place, row] = number << unused >> unused
             row += 1
     return row

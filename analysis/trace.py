@@ -161,8 +161,8 @@ class Trace:
 
     def _small(self, table: str, columns: Sequence[str]) -> Ints:
         """A table that fits into memory several times over: shape [rows, columns], -1 for what is missing."""
-        chunks = [np.empty((len(columns), 0), dtype=np.int64), *self._export.integers(table, columns)]
-        rows = np.concatenate(chunks, axis=1).T
+        none = np.empty((len(columns), 0), dtype=np.int64)
+        rows = np.concatenate([none, *self._export.integers(table, columns, np.copy)], axis=1).T
         return np.where(rows == MISSING, -1, rows)
 
     @cached_property

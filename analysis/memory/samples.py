@@ -84,10 +84,8 @@ def read(path: Path, window_ns: tuple[int, int] | None = None) -> list[Samples]:
         if TABLE not in export.tables:
             return []
         wanted = _wanted(export)
-        parts = [
-            _kept(chunk, wanted, window_ns)
-            for chunk in export.integers(TABLE, ["timestamp", "typeId", "metricId", "value"])
-        ]
+        columns = ["timestamp", "typeId", "metricId", "value"]
+        parts = list(export.integers(TABLE, columns, lambda chunk: _kept(chunk, wanted, window_ns)))
     finally:
         export.close()
     if not parts or not wanted:
