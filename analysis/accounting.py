@@ -10,12 +10,28 @@ import pandas as pd
 from analysis import diagnose
 from analysis.causes import CAUSE_COLUMNS, CAUSES, Blame
 from analysis.gaps import Gaps, find_gaps
-from analysis.grouping import Codes, durations, tally
+from analysis.grouping import Codes, durations, runs, tally
 from analysis.host import match_launches
 from analysis.intervals import Ints
 from analysis.kernels import attention_backend, attention_counts, kernel_table, shorten
+from analysis.parallel import in_threads, threads
 from analysis.phases import HARNESS_DOMAIN, ITERATION, Phases
+from analysis.stretches import Stretches
 from analysis.trace import Trace, TraceInfo
+
+
+@dataclass(frozen=True)
+class ByStretch:
+    """The account by stretches of the host's time, for whatever repetition is asked for later.
+
+    rows: which of the trace's work lies in the window. stretch_of_work [these]: where it was launched.
+    idle_ns [stretches, causes]: a gap is its whose work ended it.
+    """
+
+    stretches: Stretches
+    rows: Codes | slice
+    stretch_of_work: Codes
+    idle_ns: Ints
 
 
 @dataclass(frozen=True)
@@ -39,6 +55,7 @@ class Account:
     phases: pd.DataFrame
     kernels: pd.DataFrame
     warnings: list[str] = field(default_factory=list)
+    by_stretch: ByStretch = field(kw_only=True, repr=False, compare=False)
     _blame: Blame | None = field(default=None, repr=False, compare=False)
 
     def phase(self, name: str, domain: str = HARNESS_DOMAIN) -> pd.Series | None:
@@ -78,7 +95,8 @@ def account(trace: Trace) -> Account:
     if diagnose.missing_kernels(trace):
         work = work.iloc[:0]  # copies alone would make a busy device look idle
     launched = match_launches(trace.work, trace.api)
-    launch = launched[work["row"]] if "row" in work else launched[: len(work)]
+    rows = work["row"].to_numpy() if "row" in work else slice(len(work))
+    launch = launched[rows]
     phases = Phases.of(ranges, trace.api, launch)
     found = find_gaps(work, window)
     blame = Blame(trace, _in_trace(found, work), launched)
@@ -96,6 +114,7 @@ def account(trace: Trace) -> Account:
         phases=phase_table,
         kernels=kernels,
         warnings=diagnose.warnings(trace, work, launch),
+        by_stretch=ByStretch(phases.stretches, rows, phases.stretch_of_work, by_stretch),
         _blame=blame,
     )
 
@@ -124,7 +143,9 @@ def _within(work: pd.DataFrame, window: tuple[int, int]) -> pd.DataFrame:
         return work
     inside = (start < window[1]) & (end > window[0])
     inside |= (start == end) & (start >= window[0]) & (end <= window[1])  # took less than the clock's tick
-    work = work[inside].reset_index(names="row")
+    row = np.flatnonzero(inside).astype(np.int32)
+    work = work.iloc[row].reset_index(drop=True)
+    work["row"] = row
     work["start_ns"] = work["start_ns"].clip(lower=window[0])
     work["end_ns"] = work["end_ns"].clip(upper=window[1])
     return work
@@ -135,29 +156,34 @@ def _split(gaps: Gaps, blame: Blame, phases: Phases) -> tuple[np.ndarray, Ints, 
 
     Devices are numbered in ascending order; the last stretch stands for gaps that no phase's work ended.
     """
-    devices = np.unique(gaps.device)
+    devices, first = runs(gaps.device)
+    device = np.repeat(np.arange(len(devices), dtype=np.int16), np.diff(first))
     stretch = _at(phases.stretch_of_work, gaps.after, len(phases.stretches) - 1)
     cause = np.empty(len(gaps), dtype=np.int8)
-    by_device = np.zeros((len(devices), len(CAUSES)), dtype=np.int64)
-    by_stretch = np.zeros((len(phases.stretches), len(CAUSES)), dtype=np.int64)
-    for rows in blame.chunks():
-        parts = blame.cut(rows)
-        per_gap = parts.by_cause(parts.gap - rows[0], len(rows))
-        cause[rows] = per_gap.argmax(axis=1)
-        by_device += parts.by_cause(np.searchsorted(devices, gaps.device[parts.gap]), len(by_device))
-        by_stretch += parts.by_cause(stretch[parts.gap], len(by_stretch))
-    return cause, by_device, by_stretch
+
+    def some(chunks: list[Ints]) -> tuple[Ints, Ints]:
+        by_device, by_stretch = (
+            np.zeros((groups, len(CAUSES)), dtype=np.int64)
+            for groups in (len(devices), len(phases.stretches))
+        )
+        for rows in chunks:
+            blame.cut(rows).tally(device, stretch, by_device, by_stretch, cause)
+        return by_device, by_stretch
+
+    chunks, workers = list(blame.chunks()), threads()
+    by_device, by_stretch = zip(*in_threads(some, [chunks[n::workers] for n in range(workers)]), strict=True)
+    return cause, sum(by_device[1:], by_device[0]), sum(by_stretch[1:], by_stretch[0])
 
 
 def _device_table(
     work: pd.DataFrame, gaps: Gaps, by_cause: Ints, backend: pd.Categorical, window: tuple[int, int],
     info: TraceInfo,
 ) -> pd.DataFrame:  # fmt: skip
-    column = work["device"].to_numpy()  # ascending
-    device = np.unique(column)
-    first = np.searchsorted(column, np.append(device, column[-1:] + 1))
-    idle = np.zeros(len(device), dtype=np.int64)
-    np.add.at(idle, np.searchsorted(device, gaps.device), gaps.end_ns - gaps.start_ns)
+    device, first = runs(work["device"].to_numpy())
+    place = np.searchsorted(device, runs(gaps.device)[0])
+    spent = np.zeros((len(device), len(CAUSES)), dtype=np.int64)
+    spent[place] = by_cause
+    idle = spent.sum(axis=1)
     names = {gpu.id: gpu.name for gpu in info.gpus}
     table = pd.DataFrame(
         {
@@ -169,18 +195,16 @@ def _device_table(
         }
     )
     table["idle_share"] = table["idle_ns"] / table["window_ns"]
-    kernels = np.append(0, np.cumsum(_is_kernel(work), dtype=np.int32))
-    table["kernels"] = np.diff(kernels[first]).astype(np.int64)
-    table["work"] = np.diff(first)
-    spent = np.zeros((len(device), len(CAUSES)), dtype=np.int64)
-    spent[np.searchsorted(device, np.unique(gaps.device))] = by_cause
-    table[CAUSE_COLUMNS] = spent
     group = np.repeat(np.arange(len(device), dtype=np.int16), np.diff(first))
+    table["kernels"] = tally(group, len(device), _is_kernel(work))
+    table["work"] = np.diff(first)
+    table[CAUSE_COLUMNS] = spent
     return table.join(attention_counts(backend, group, len(device)))
 
 
 def _is_kernel(work: pd.DataFrame) -> np.ndarray:
-    return work["kind"].isin(["kernel", "graph"]).to_numpy()
+    kinds = work["kind"].array
+    return kinds.categories.isin(["kernel", "graph"])[kinds.codes]
 
 
 def _phase_table(

@@ -21,6 +21,12 @@ def blocks(rows: int) -> Iterator[slice]:
     return (slice(first, min(first + BLOCK_ROWS, rows)) for first in range(0, rows, BLOCK_ROWS))
 
 
+def runs(column: npt.NDArray[np.integer]) -> tuple[npt.NDArray[np.integer], Ints]:
+    """The distinct values of an ascending column, and where each begins; the column's length comes last."""
+    first = np.append(np.flatnonzero(np.diff(column, prepend=column[:1] - 1)), len(column))
+    return column[first[:-1]], first
+
+
 def tally(codes: npt.NDArray[np.integer], groups: int, mask: npt.NDArray[np.bool_] | None = None) -> Ints:
     """How many rows (of those in `mask`) have each code: shape [groups]."""
     count = np.zeros(groups, dtype=np.int64)

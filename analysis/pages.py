@@ -22,6 +22,7 @@ import numpy.typing as npt
 
 from analysis.compiled import loop_for
 from analysis.intervals import Ints
+from analysis.parallel import threads
 
 MISSING = np.iinfo(np.int64).min  # NULL
 
@@ -29,7 +30,6 @@ Digest = TypeVar("Digest")
 _Bytes = npt.NDArray[np.uint8]
 _INTERIOR, _LEAF = 5, 13
 _CHUNK_BYTES = 2 << 20
-_WORKERS = 2
 _SLACK_BYTES = 32  # a damaged row may be looked at beyond the last page, but no further
 _WAL = 2  # file format version of a database whose newest rows may be in another file
 
@@ -63,11 +63,11 @@ def integers(
         decoder = _Decoder(loop_for(_decode, rows), file, page_size, usable, positions)
         per_chunk = _CHUNK_BYTES // page_size
         # Decoding needs no interpreter lock: threads share it, a few chunks ahead of the caller.
-        with ThreadPoolExecutor(_WORKERS) as workers:
+        with ThreadPoolExecutor(threads()) as workers:
             coming: deque[Future[Digest]] = deque()
             for first in range(0, len(leaves), per_chunk):
                 coming.append(workers.submit(decoder.chunk, leaves[first : first + per_chunk], digest))
-                if len(coming) > 2 * _WORKERS:
+                if len(coming) > 2 * threads():
                     yield coming.popleft().result()
             while coming:
                 yield coming.popleft().result()
