@@ -12,6 +12,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from analysis.collection import postponed
+
 if TYPE_CHECKING:
     from analysis.accounting import Account, account
     from analysis.errors import TraceError
@@ -30,4 +32,5 @@ _HOME = {
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_HOME[name]), name)
+    with postponed():
+        return getattr(import_module(_HOME[name]), name)

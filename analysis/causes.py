@@ -30,7 +30,7 @@ import pandas as pd
 
 from analysis.compiled import loop_for
 from analysis.gaps import Gaps
-from analysis.grouping import Codes, Groups, blocks, smallest
+from analysis.grouping import Codes, Groups, blocks
 from analysis.host import Calls, launch_waits
 from analysis.intervals import Ints
 from analysis.trace import Trace
@@ -82,8 +82,7 @@ class Blame:
         )
         self._waited = launch_waits(trace, gaps, launch)
         self._process = work["process"].cat.codes.to_numpy()
-        places = self._process, work["context"].to_numpy(), work["stream"].to_numpy()
-        self._lane = smallest(Groups().encode(*places))
+        self._context, self._stream = work["context"].to_numpy(), work["stream"].to_numpy()
         self._continues = _continues(work, launch)
 
     def chunks(self) -> Iterator[Ints]:
@@ -135,7 +134,9 @@ class Blame:
         before, after = self._gaps.before[gaps], self._gaps.after[gaps]
         short = self._gaps.end_ns[gaps] - self._gaps.start_ns[gaps] <= DISPATCH_LIMIT_NS
         one_process = (before >= 0) & (self._process[before] == self._process[after])
-        one_stream = one_process & (self._lane[before] == self._lane[after])
+        one_stream = one_process.copy()
+        for column in (self._context, self._stream):
+            one_stream &= column[before] == column[after]
         return np.select([one_stream & short, one_process & ~one_stream], [DISPATCH, DEPENDENCY], UNKNOWN)
 
 
@@ -186,7 +187,11 @@ def _tally(
         by_stretch[stretch[one], what] += time
         spent[what] += time
         if row + 1 == len(gap) or gap[row + 1] != one:
-            dominant[one] = spent.argmax()
+            most = 0
+            for other in range(len(spent)):
+                if spent[other] > spent[most]:
+                    most = other
+            dominant[one] = most
             spent[:] = 0
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
 
 Part = TypeVar("Part")
 Result = TypeVar("Result")
@@ -22,3 +22,8 @@ def in_threads(function: Callable[[Part], Result], parts: Iterable[Part]) -> lis
     """function(part) of each part, in their order."""
     with ThreadPoolExecutor(threads()) as workers:
         return list(workers.map(function, parts))
+
+
+def at_once(*jobs: Callable[[], Any]) -> list[Any]:
+    """What each of these jobs returns."""
+    return in_threads(lambda job: job(), jobs)

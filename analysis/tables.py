@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from analysis import schema
+from analysis.compiled import loop_for
 from analysis.export import Export
 from analysis.grouping import Codes, Groups, Numbered, numbered, smallest
 from analysis.intervals import Ints
@@ -155,11 +156,13 @@ def in_order(columns: dict[str, Column], group: str, ties: Sequence[str]) -> pd.
 def _order(columns: Mapping[str, Column], group: str, ties: Sequence[str]) -> Ints | None:
     """The rows in order; None if that is the order they are in."""
     code, start = _codes(columns[group]), np.asarray(columns["start_ns"])
-    step = np.diff(code)
+    ascending, strictly = loop_for(_ascending, len(start))(code, start)
+    if strictly:
+        return None
     order = None
-    if not ((step > 0) | ((step == 0) & (start[1:] >= start[:-1]))).all():
+    if not ascending:
         order = np.argsort(start, kind="stable")
-        if step.any():
+        if code.min() < code.max():
             order = order[np.argsort(code[order], kind="stable")]
         code, start = code[order], start[order]
     same = np.zeros(len(start) + 1, dtype=bool)
@@ -170,6 +173,16 @@ def _order(columns: Mapping[str, Column], group: str, ties: Sequence[str]) -> In
         ranks = [_codes(columns[name])[order[tied]] for name in reversed(ties)]
         order[tied] = order[tied][np.lexsort([*ranks, np.cumsum(~same[tied])])]
     return order
+
+
+def _ascending(code: np.ndarray, start: Ints) -> tuple[bool, bool]:
+    """Whether rows are in order of code and start, and whether no two are equal in both."""
+    strictly = True
+    for row in range(1, len(start)):
+        if code[row] < code[row - 1] or (code[row] == code[row - 1] and start[row] < start[row - 1]):
+            return False, False
+        strictly = strictly and (code[row] > code[row - 1] or start[row] > start[row - 1])
+    return True, strictly
 
 
 def _codes(column: Column) -> np.ndarray:

@@ -12,9 +12,11 @@ import numpy as np
 import pandas as pd
 
 from analysis import schema
+from analysis.collection import postponed
 from analysis.export import Export
 from analysis.intervals import Ints, nesting_levels
 from analysis.pages import MISSING
+from analysis.parallel import at_once
 from analysis.tables import read_api, read_work
 
 
@@ -62,6 +64,12 @@ class Trace:
         self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
     ) -> None:
         self._export.close()
+
+    @postponed()
+    def read(self) -> None:
+        """Read what an account needs, several tables at a time."""
+        others = "waits", "overhead", "info", "ranges", "api"  # the large one last
+        at_once(lambda: self.work, lambda: [getattr(self, name) for name in others])
 
     @property
     def path(self) -> Path:
@@ -117,7 +125,9 @@ class Trace:
         process = thread & ~schema.THREAD_BITS
         start = frame["start_ns"].to_numpy(dtype=np.int64)
         closed = frame["end_ns"].astype("Int64")
-        end = closed.fillna(self._last_event_ns(start, closed)).to_numpy(dtype=np.int64)
+        if closed.hasnans:
+            closed = closed.fillna(self._last_event_ns(start, closed))
+        end = closed.to_numpy(dtype=np.int64)
         depth = np.zeros(len(frame), dtype=np.int64)
         for one in np.unique(thread):
             mine = thread == one
