@@ -12,20 +12,20 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from analysis.collection import postponed
+from analysis.engine.collection import postponed
 
 if TYPE_CHECKING:
-    from analysis.accounting import Account, account
+    from analysis.accounting.account import Account, account
     from analysis.errors import TraceError
-    from analysis.trace import Trace
+    from analysis.reading.trace import Trace
 
 __all__ = ["Account", "Trace", "TraceError", "account"]
 
 _HOME = {
-    "Account": "analysis.accounting",
-    "Trace": "analysis.trace",
+    "Account": "analysis.accounting.account",
+    "Trace": "analysis.reading.trace",
     "TraceError": "analysis.errors",
-    "account": "analysis.accounting",
+    "account": "analysis.accounting.account",
 }
 
 

@@ -7,9 +7,9 @@ import re
 import numpy as np
 import pandas as pd
 
+from analysis.engine.grouping import Codes, blocks
 from analysis.errors import TraceError
-from analysis.grouping import Codes, blocks
-from analysis.trace import Trace
+from analysis.reading.trace import Trace
 
 _LAUNCH_CALL = re.compile(r"^cu(da)?(LaunchKernel|LaunchCooperativeKernel|GraphLaunch|Launch\b)")
 _UNKNOWN_WORTH_SAYING = 0.01  # share of work without a launch call

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from analysis.phases import DECODE_STEP
+from analysis.accounting.phases import DECODE_STEP
 from analysis.statistics import estimate, flat, median_of
 
 Iteration = Mapping[str, Any]  # {"iter_ns": int, "phases": {name: [ns, …]}}

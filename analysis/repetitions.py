@@ -8,14 +8,14 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
-from analysis.accounting import Account
-from analysis.causes import CAUSE_COLUMNS
-from analysis.compiled import loop_for
-from analysis.grouping import Codes, Groups
-from analysis.intervals import Ints
-from analysis.kernels import shorten
-from analysis.phases import DECODE_STEP, HARNESS_DOMAIN, ITERATION
-from analysis.trace import Trace
+from analysis.accounting.account import Account
+from analysis.accounting.causes import CAUSE_COLUMNS
+from analysis.accounting.kernels import shorten
+from analysis.accounting.phases import DECODE_STEP, HARNESS_DOMAIN, ITERATION
+from analysis.engine.compiled import loop_for
+from analysis.engine.grouping import Codes, Groups
+from analysis.engine.intervals import Ints
+from analysis.reading.trace import Trace
 
 DECODE = "decode"
 Unit = tuple[str, str]  # domain and name of the ranges that repeat; WINDOW is all of the trace, once

@@ -33,7 +33,7 @@ from harness.record import code_label
 FOLDER = PROJECT / "outputs" / "benchmarks"
 PAGE = PROJECT / "results" / "analysis-benchmark.md"
 KERNELS = 2_000_000
-WARM_UP_KERNELS = 30_000  # enough to compile loops (`analysis.compiled`) and to have all files in memory
+WARM_UP_KERNELS = 30_000  # enough to compile loops (`engine.compiled`) and to have all files in memory
 PATIENCE_S = 300.0
 WAIT_S = 300.0  # for a quiet moment
 _MEMORY_SHARE = 0.5  # of what is available: a tool that would need more is not run

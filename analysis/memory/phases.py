@@ -7,15 +7,15 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from analysis.accounting import Account
-from analysis.host import match_launches
-from analysis.intervals import Ints, latest_end_so_far
+from analysis.accounting.account import Account
+from analysis.accounting.host import match_launches
+from analysis.accounting.phases import DECODE_STEP, HARNESS_DOMAIN
+from analysis.accounting.stretches import Stretches
+from analysis.engine.intervals import Ints, latest_end_so_far
 from analysis.memory.deconvolve import MIN_SAMPLES
 from analysis.memory.roofline import stall_ns
 from analysis.memory.samples import DRAM, Floats, Samples
-from analysis.phases import DECODE_STEP, HARNESS_DOMAIN
-from analysis.stretches import Stretches
-from analysis.trace import Trace
+from analysis.reading.trace import Trace
 
 _COVERED = 0.95  # a range counts if samples cover that much of it
 _ALIKE = 0.1  # steps within ±10% of the median duration are folded onto one another

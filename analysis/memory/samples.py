@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from analysis.engine.intervals import Ints
 from analysis.errors import TraceError
-from analysis.export import Export
-from analysis.intervals import Ints
+from analysis.reading.export import Export
 
 Floats = npt.NDArray[np.float64]
 

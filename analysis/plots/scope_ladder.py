@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import PercentFormatter
 
-from analysis.causes import CAUSES
+from analysis.accounting.causes import CAUSES
 from analysis.headline import fastest
 from analysis.plots.style import (
     CAUSE_COLOUR,

@@ -22,7 +22,7 @@ from analysis.palette import FAINT as FAINT
 from analysis.palette import HOST as HOST
 from analysis.palette import INK as INK
 from analysis.palette import MUTED as MUTED
-from analysis.trace import TraceInfo
+from analysis.reading.trace import TraceInfo
 from analysis.units import duration as duration
 from analysis.units import significant as significant
 

@@ -17,7 +17,7 @@ from recording import DOMAINS, Recording
 from synthetic_export import Export
 
 from analysis import Account, Trace, account, causes
-from analysis.causes import CAUSE_COLUMNS
+from analysis.accounting.causes import CAUSE_COLUMNS
 
 Analyse = Callable[..., Account]
 # No `explain`: it takes as long again as shrinking, and an oracle has said what is wrong.

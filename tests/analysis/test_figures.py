@@ -19,7 +19,7 @@ from matplotlib.text import Text
 from synthetic_export import Export
 
 from analysis import Account, Trace, account, palette, plots
-from analysis.causes import CAUSES
+from analysis.accounting.causes import CAUSES
 from analysis.headline import focus
 from analysis.palette import CAUSE_COLOUR, CAUSE_LABEL
 from analysis.steps import typical_step

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from analysis import pages
-from analysis.export import Export
-from analysis.pages import MISSING, NotPlain
+from analysis.reading import pages
+from analysis.reading.export import Export
+from analysis.reading.pages import MISSING, NotPlain
 
 ROWS = 20_500  # enough for pages to be decoded by machine code
 

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from analysis.compiled import loop_for
-from analysis.grouping import Codes
-from analysis.intervals import Ints, covered_ns
-from analysis.stretches import HARNESS_DOMAIN as HARNESS_DOMAIN
-from analysis.stretches import Stretches
+from analysis.accounting.stretches import HARNESS_DOMAIN as HARNESS_DOMAIN
+from analysis.accounting.stretches import Stretches
+from analysis.engine.compiled import loop_for
+from analysis.engine.grouping import Codes
+from analysis.engine.intervals import Ints, covered_ns
 
 ITERATION = "iter"
 DECODE_STEP = "decode.step"

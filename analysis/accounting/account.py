@@ -8,17 +8,17 @@ import numpy as np
 import pandas as pd
 
 from analysis import diagnose
-from analysis.causes import CAUSE_COLUMNS, CAUSES, Blame
-from analysis.collection import postponed
-from analysis.gaps import Gaps, find_gaps
-from analysis.grouping import Codes, durations, runs, tally
-from analysis.host import match_launches
-from analysis.intervals import Ints
-from analysis.kernels import attention_backend, attention_counts, kernel_table, shorten
-from analysis.parallel import at_once, in_threads, threads
-from analysis.phases import HARNESS_DOMAIN, ITERATION, Phases
-from analysis.stretches import Stretches
-from analysis.trace import Trace, TraceInfo
+from analysis.accounting.causes import CAUSE_COLUMNS, CAUSES, Blame
+from analysis.accounting.gaps import Gaps, find_gaps
+from analysis.accounting.host import match_launches
+from analysis.accounting.kernels import attention_backend, attention_counts, kernel_table, shorten
+from analysis.accounting.phases import HARNESS_DOMAIN, ITERATION, Phases
+from analysis.accounting.stretches import Stretches
+from analysis.engine.collection import postponed
+from analysis.engine.grouping import Codes, durations, runs, tally
+from analysis.engine.intervals import Ints
+from analysis.engine.parallel import at_once, in_threads, threads
+from analysis.reading.trace import Trace, TraceInfo
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Account:
     """Where the time of a traced window went. All columns ending in `_ns` are integer nanoseconds.
 
     devices: device, name, window_ns, busy_ns, idle_ns, idle_share, kernels, work, host_ns … unknown_ns (idle
-        time by cause, see `analysis.causes`), attention_flash … (kernels of each attention backend).
+        time by cause, see `causes`), attention_flash … (kernels of each attention backend).
     gaps: device, start_ns, end_ns, dur_ns, cause (the one with most of it), phase, before, after (what ran),
         before_row, after_row (rows of the trace's work, -1 at the ends), api (the call that ended it).
     phases: domain, name, count, wall_ns (host time inside), busy_ns (union of its work, per device), idle_ns

@@ -14,12 +14,12 @@ from typing import TypeAlias
 import numpy as np
 import pandas as pd
 
-from analysis import schema
-from analysis.compiled import loop_for
-from analysis.export import Export
-from analysis.grouping import Codes, Groups, Numbered, numbered, smallest
-from analysis.intervals import Ints
-from analysis.pages import MISSING
+from analysis.engine.compiled import loop_for
+from analysis.engine.grouping import Codes, Groups, Numbered, numbered, smallest
+from analysis.engine.intervals import Ints
+from analysis.reading import schema
+from analysis.reading.export import Export
+from analysis.reading.pages import MISSING
 
 Label = Callable[[int], str]
 Column: TypeAlias = np.ndarray | pd.Categorical

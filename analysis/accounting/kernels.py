@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from analysis.compiled import loop_for
-from analysis.grouping import Codes, Groups, durations, tally
-from analysis.intervals import Ints
+from analysis.engine.compiled import loop_for
+from analysis.engine.grouping import Codes, Groups, durations, tally
+from analysis.engine.intervals import Ints
 
 # Names that say nothing without the class or the template argument they come with.
 _GENERIC = {"kernel", "Kernel", "Kernel2", "run", "device_kernel"}

@@ -28,12 +28,12 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from analysis.compiled import loop_for
-from analysis.gaps import Gaps
-from analysis.grouping import Codes, Groups, blocks
-from analysis.host import Calls, launch_waits
-from analysis.intervals import Ints
-from analysis.trace import Trace
+from analysis.accounting.gaps import Gaps
+from analysis.accounting.host import Calls, launch_waits
+from analysis.engine.compiled import loop_for
+from analysis.engine.grouping import Codes, Groups, blocks
+from analysis.engine.intervals import Ints
+from analysis.reading.trace import Trace
 
 CAUSES = ("host", "sync", "api", "launch", "dependency", "graph", "dispatch", "profiler", "unknown")
 CAUSE_COLUMNS = [f"{cause}_ns" for cause in CAUSES]

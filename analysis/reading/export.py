@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from analysis import pages
-from analysis.compiled import pays
-from analysis.intervals import Ints
-from analysis.pages import MISSING, Digest
-from analysis.source import damaged, open_database, table_names
+from analysis.engine.compiled import pays
+from analysis.engine.intervals import Ints
+from analysis.reading import pages
+from analysis.reading.pages import MISSING, Digest
+from analysis.reading.source import damaged, open_database, table_names
 
 _CHUNK_ROWS = 100_000
 

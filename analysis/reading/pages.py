@@ -20,9 +20,9 @@ from typing import BinaryIO, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from analysis.compiled import loop_for
-from analysis.intervals import Ints
-from analysis.parallel import threads
+from analysis.engine.compiled import loop_for
+from analysis.engine.intervals import Ints
+from analysis.engine.parallel import threads
 
 MISSING = np.iinfo(np.int64).min  # NULL
 

@@ -11,13 +11,13 @@ from types import TracebackType
 import numpy as np
 import pandas as pd
 
-from analysis import schema
-from analysis.collection import postponed
-from analysis.export import Export
-from analysis.intervals import Ints, nesting_levels
-from analysis.pages import MISSING
-from analysis.parallel import at_once
-from analysis.tables import read_api, read_work
+from analysis.engine.collection import postponed
+from analysis.engine.intervals import Ints, nesting_levels
+from analysis.engine.parallel import at_once
+from analysis.reading import schema
+from analysis.reading.export import Export
+from analysis.reading.pages import MISSING
+from analysis.reading.tables import read_api, read_work
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from analysis.intervals import Ints
+from analysis.engine.intervals import Ints
 
 Codes = npt.NDArray[np.int32]
 
