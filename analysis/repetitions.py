@@ -165,13 +165,12 @@ class Repeats:
         return spans.assign(start_ns=start, end_ns=end)
 
     def _outermost(self, unit: Unit) -> pd.DataFrame:
-        """The outermost ranges of this name in the window, ordered by thread and start."""
+        """The ranges of this name in the window that begin in no other, ordered by thread and start."""
         same = (self._ranges["domain"] == unit[0]) & (self._ranges["name"] == unit[1])
         mine = self._ranges.loc[same.to_numpy(), ["thread", "start_ns", "end_ns"]].astype(np.int64)
         mine = mine.sort_values(["thread", "start_ns"], kind="stable", ignore_index=True)
-        latest = mine.groupby("thread")["end_ns"].cummax()
-        before = latest.groupby(mine["thread"]).shift(fill_value=0).to_numpy()
-        return mine[mine["start_ns"].to_numpy() >= before].reset_index(drop=True)
+        kept = loop_for(_apart, len(mine))(*(mine[name].to_numpy() for name in mine))
+        return mine.iloc[kept].reset_index(drop=True)
 
 
 def _summed(per_stretch: Ints, part: Codes, parts: int) -> Ints:
@@ -197,6 +196,18 @@ def _busy(
             if last > since:
                 busy[one] += last - since
                 until[one] = last
+
+
+def _apart(thread: Ints, start: Ints, end: Ints) -> Ints:
+    """The spans, ordered by thread and start, that don't begin in the last one that was taken."""
+    taken = np.empty(len(start), dtype=np.int64)
+    count = 0
+    for row in range(len(start)):
+        last = taken[count - 1] if count else -1
+        if last < 0 or thread[row] != thread[last] or start[row] >= end[last]:
+            taken[count] = row
+            count += 1
+    return taken[:count]
 
 
 def _containing(spans: pd.DataFrame, thread: Ints, time_ns: Ints) -> Ints:

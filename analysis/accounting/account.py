@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from itertools import islice
 
 import numpy as np
 import pandas as pd
@@ -11,11 +12,11 @@ from analysis import diagnose
 from analysis.accounting.causes import CAUSE_COLUMNS, CAUSES, Blame
 from analysis.accounting.gaps import Gaps, find_gaps
 from analysis.accounting.host import match_launches
-from analysis.accounting.kernels import attention_backend, attention_counts, kernel_table, shorten
+from analysis.accounting.kernels import attention_backend, attention_counts, is_kernel, kernel_table, shorten
 from analysis.accounting.phases import HARNESS_DOMAIN, ITERATION, Phases
 from analysis.accounting.stretches import Stretches
 from analysis.engine.collection import postponed
-from analysis.engine.grouping import Codes, durations, runs, tally
+from analysis.engine.grouping import Codes, blocks, durations, picked, runs, tally
 from analysis.engine.intervals import Ints
 from analysis.engine.parallel import at_once, in_threads, threads
 from analysis.reading.trace import Trace, TraceInfo
@@ -106,10 +107,9 @@ def account(trace: Trace) -> Account:
     short, backend = shorten(work["name"]), attention_backend(work["name"])
     devices = _device_table(work, found, by_device, backend, window, trace.info)
     busy_ns, phase = int(devices["busy_ns"].sum()), phases.name_of(phases.stretch_of_work)
-    kernels, phase_table = at_once(
-        lambda: kernel_table(short, phase, work, busy_ns),
-        lambda: _phase_table(phases, work, found, by_stretch, backend),
-    )
+    # One after the other: what needs most room for a while comes first, what stays last.
+    kernels = kernel_table(short, phase, work, busy_ns)
+    phase_table = _phase_table(phases, work, found, by_stretch, backend)
     return Account(
         window_ns=window,
         devices=devices,
@@ -164,17 +164,17 @@ def _split(gaps: Gaps, blame: Blame, phases: Phases) -> tuple[np.ndarray, Ints, 
     stretch = _at(phases.stretch_of_work, gaps.after, len(phases.stretches) - 1)
     cause = np.empty(len(gaps), dtype=np.int8)
 
-    def some(chunks: list[Ints]) -> tuple[Ints, Ints]:
+    def every(nth: int) -> tuple[Ints, Ints]:
         by_device, by_stretch = (
             np.zeros((groups, len(CAUSES)), dtype=np.int64)
             for groups in (len(devices), len(phases.stretches))
         )
-        for rows in chunks:
+        for rows in islice(blame.chunks(), nth, None, workers):
             blame.cut(rows).tally(device, stretch, by_device, by_stretch, cause)
         return by_device, by_stretch
 
-    chunks, workers = list(blame.chunks()), threads()
-    by_device, by_stretch = zip(*in_threads(some, [chunks[n::workers] for n in range(workers)]), strict=True)
+    workers = threads()
+    by_device, by_stretch = zip(*in_threads(every, range(workers)), strict=True)
     return cause, sum(by_device[1:], by_device[0]), sum(by_stretch[1:], by_stretch[0])
 
 
@@ -199,15 +199,10 @@ def _device_table(
     )
     table["idle_share"] = table["idle_ns"] / table["window_ns"]
     group = np.repeat(np.arange(len(device), dtype=np.int16), np.diff(first))
-    table["kernels"] = tally(group, len(device), _is_kernel(work))
+    table["kernels"] = tally(group, len(device), is_kernel(work))
     table["work"] = np.diff(first)
     table[CAUSE_COLUMNS] = spent
     return table.join(attention_counts(backend, group, len(device)))
-
-
-def _is_kernel(work: pd.DataFrame) -> np.ndarray:
-    kinds = work["kind"].array
-    return kinds.categories.isin(["kernel", "graph"])[kinds.codes]
 
 
 def _phase_table(
@@ -223,11 +218,11 @@ def _phase_table(
     table["idle_ns"] = by_cause.sum(axis=1)
     active = table["busy_ns"] + table["idle_ns"]
     table["idle_share"] = table["idle_ns"] / active.where(active > 0)
-    table["kernels"] = phases.total(tally(stretch, count, _is_kernel(work)))
+    table["kernels"] = phases.total(tally(stretch, count, is_kernel(work)))
     table["work"] = phases.total(tally(stretch, count))
     lengths = durations(gaps.start_ns, gaps.end_ns)
     ended = _at(stretch, gaps.after, count - 1)
-    quantiles = [_median_and_p90(lengths[member[ended]]) for member in phases.members()]
+    quantiles = [_median_and_p90(lengths[picked(member, ended)]) for member in phases.members()]
     table[["gap_median_ns", "gap_p90_ns"]] = np.array(quantiles, dtype=float).reshape(-1, 2)
     table[CAUSE_COLUMNS] = by_cause
     attention = attention_counts(backend, stretch, count)
@@ -284,6 +279,8 @@ def _take(names: pd.Categorical, row: Codes) -> pd.Categorical:
 
 def _at(values: np.ndarray, row: Codes, otherwise: int) -> np.ndarray:
     """values[row], and something else for row -1."""
-    found = values[row] if len(values) else np.empty(len(row), dtype=values.dtype)
-    found[row < 0] = otherwise
+    found = np.full(len(row), otherwise, dtype=values.dtype)
+    for block in blocks(len(row)) if len(values) else ():
+        part = row[block]
+        found[block] = np.where(part >= 0, values[part], found[block])
     return found

@@ -15,7 +15,7 @@ import pandas as pd
 from analysis.accounting.stretches import HARNESS_DOMAIN as HARNESS_DOMAIN
 from analysis.accounting.stretches import Stretches
 from analysis.engine.compiled import loop_for
-from analysis.engine.grouping import Codes
+from analysis.engine.grouping import Codes, picked
 from analysis.engine.intervals import Ints, covered_ns
 
 ITERATION = "iter"
@@ -47,7 +47,7 @@ class Phases:
         """The name of the innermost range, NA for none."""
         names = self.ranges["name"].array
         of_stretch = np.append(names.codes, -1).astype(names.codes.dtype)[self.stretches.innermost]
-        return pd.Categorical.from_codes(of_stretch[stretch], dtype=names.dtype)
+        return pd.Categorical.from_codes(picked(of_stretch, stretch), dtype=names.dtype)
 
     def total(self, per_stretch: Ints) -> Ints:
         """Sums over the stretches of each phase: [stretches, …] -> [phases, …]."""

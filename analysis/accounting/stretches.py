@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.engine.compiled import loop_for
-from analysis.engine.grouping import Codes
+from analysis.engine.grouping import Codes, picked
 from analysis.engine.intervals import Ints
 
 HARNESS_DOMAIN = "harness"  # the NVTX domain of this project's own ranges
@@ -70,7 +70,7 @@ class Stretches:
 
     def of_work(self, api: pd.DataFrame, launch: Codes) -> Codes:
         """The stretch in which the call that launched each piece of work began: shape [work]."""
-        return np.append(self.of_calls(api), np.int32(len(self) - 1))[launch]
+        return picked(np.append(self.of_calls(api), np.int32(len(self) - 1)), launch)
 
     def members(self, spans: pd.DataFrame) -> Codes:
         """The row of `spans` around each stretch, -1 for none: shape [stretches]. Spans begin and end with

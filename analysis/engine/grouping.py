@@ -21,6 +21,14 @@ def blocks(rows: int) -> Iterator[slice]:
     return (slice(first, min(first + BLOCK_ROWS, rows)) for first in range(0, rows, BLOCK_ROWS))
 
 
+def picked(values: np.ndarray, rows: npt.NDArray[np.integer]) -> np.ndarray:
+    """values[rows], without the copy of `rows` in 64 bits that NumPy makes."""
+    found = np.empty(len(rows), dtype=values.dtype)
+    for block in blocks(len(rows)):
+        found[block] = values[rows[block]]
+    return found
+
+
 def runs(column: npt.NDArray[np.integer]) -> tuple[npt.NDArray[np.integer], Ints]:
     """The distinct values of an ascending column, and where each begins; the column's length comes last."""
     first = np.append(np.flatnonzero(np.diff(column, prepend=column[:1] - 1)), len(column))
@@ -36,12 +44,17 @@ def tally(codes: npt.NDArray[np.integer], groups: int, mask: npt.NDArray[np.bool
     return count
 
 
-def durations(start_ns: Ints, end_ns: Ints) -> npt.NDArray[np.integer]:
-    """end - start, ns: in 32 bits unless one is longer than two seconds."""
+def duration_type(start_ns: Ints, end_ns: Ints) -> type[np.signedinteger]:
+    """What holds end - start, ns: 32 bits unless one is longer than two seconds."""
     longest = max(
         (int((end_ns[block] - start_ns[block]).max()) for block in blocks(len(start_ns))), default=0
     )
-    result = np.empty(len(start_ns), dtype=np.int32 if longest < 1 << 31 else np.int64)
+    return np.int32 if longest < 1 << 31 else np.int64
+
+
+def durations(start_ns: Ints, end_ns: Ints) -> npt.NDArray[np.integer]:
+    """end - start, ns."""
+    result = np.empty(len(start_ns), dtype=duration_type(start_ns, end_ns))
     return np.subtract(end_ns, start_ns, out=result, casting="same_kind")
 
 

@@ -12,10 +12,11 @@ from functools import partial
 from typing import TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from analysis.engine.compiled import loop_for
-from analysis.engine.grouping import Codes, Groups, Numbered, numbered, smallest
+from analysis.engine.grouping import Codes, Groups, Numbered, numbered, picked, smallest
 from analysis.engine.intervals import Ints
 from analysis.reading import schema
 from analysis.reading.export import Export
@@ -149,8 +150,18 @@ def in_order(columns: dict[str, Column], group: str, ties: Sequence[str]) -> pd.
     table = {}
     for name in list(columns):
         column = columns.pop(name)
-        table[name] = column if order is None else column[order]
+        if order is None:
+            table[name] = column
+        elif isinstance(column, pd.Categorical):
+            table[name] = pd.Categorical.from_codes(_taken(column.codes, order), dtype=column.dtype)
+        else:
+            table[name] = _taken(column, order)
     return pd.DataFrame(table, copy=False)
+
+
+def _taken(values: np.ndarray, rows: npt.NDArray[np.integer]) -> np.ndarray:
+    """values[rows]; only zeros, as codes of the one process or device often are, take no memory."""
+    return picked(values, rows) if values.any() else np.zeros(len(rows), dtype=values.dtype)
 
 
 def _order(columns: Mapping[str, Column], group: str, ties: Sequence[str]) -> Ints | None:
@@ -223,7 +234,7 @@ def _categories(
     place = {value: n for n, value in enumerate(known)}
     own = smallest(np.array([place.get(value, -1) for value in values], dtype=np.int64))
     index: pd.Index = pd.Index(np.array(known, dtype=_kind_of(known)))
-    return pd.Categorical.from_codes(own[code], index)
+    return pd.Categorical.from_codes(_taken(own, code), index)
 
 
 def _kind_of(values: Sequence[object]) -> type:
@@ -231,7 +242,7 @@ def _kind_of(values: Sequence[object]) -> type:
 
 
 def _looked_up(values: Sequence[int], code: Codes) -> np.ndarray:
-    return smallest(np.array(values, dtype=np.int64))[code]
+    return _taken(smallest(np.array(values, dtype=np.int64)), code)
 
 
 def _first_known(candidates: Ints, rows: int) -> Ints:

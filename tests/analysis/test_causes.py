@@ -16,7 +16,8 @@ from programs import recordings
 from recording import DOMAINS, Recording
 from synthetic_export import Export
 
-from analysis import Account, Trace, account, causes
+from analysis import Account, Trace, account
+from analysis.accounting import causes
 from analysis.accounting.causes import CAUSE_COLUMNS
 
 Analyse = Callable[..., Account]
