@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from analysis.engine.compiled import loop_for
-from analysis.engine.grouping import Groups, duration_type, smallest, tally
+from analysis.engine.grouping import Groups, duration_type, tally
 from analysis.engine.intervals import Ints
 
 # Names that say nothing without the class or the template argument they come with.
@@ -73,7 +73,9 @@ def kernel_table(
     """
     columns = {"name": names, "shape": work["shape"].array, "kind": work["kind"].array}
     groups = Groups()
-    code = smallest(groups.encode(*(column.codes for column in columns.values())))
+    code = groups.encode(*(column.codes for column in columns.values()))
+    if len(groups.rows) < 1 << 15:
+        code = code.astype(np.int16)  # whatever their number, one type for the compiled loop
     rows = np.array(groups.rows, dtype=np.int64).reshape(-1, len(columns)).T
     table = pd.DataFrame(
         {key: column.categories[row] for (key, column), row in zip(columns.items(), rows, strict=True)}
