@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from analysis.gaps import Gaps
-from analysis.grouping import Codes, Groups, blocks
-from analysis.intervals import Ints
-from analysis.schema import THREAD_BITS
-from analysis.trace import Trace
+from analysis.accounting.gaps import Gaps
+from analysis.engine.grouping import Codes, Groups, blocks
+from analysis.engine.intervals import Ints
+from analysis.reading.schema import THREAD_BITS
+from analysis.reading.trace import Trace
 
 
 def match_launches(work: pd.DataFrame, api: pd.DataFrame) -> Codes:
