@@ -12,22 +12,25 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from analysis.engine.collection import postponed
+
 if TYPE_CHECKING:
-    from analysis.accounting import Account, account
+    from analysis.accounting.account import Account, account
     from analysis.errors import TraceError
-    from analysis.trace import Trace
+    from analysis.reading.trace import Trace
 
 __all__ = ["Account", "Trace", "TraceError", "account"]
 
 _HOME = {
-    "Account": "analysis.accounting",
-    "Trace": "analysis.trace",
+    "Account": "analysis.accounting.account",
+    "Trace": "analysis.reading.trace",
     "TraceError": "analysis.errors",
-    "account": "analysis.accounting",
+    "account": "analysis.accounting.account",
 }
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_HOME[name]), name)
+    with postponed():
+        return getattr(import_module(_HOME[name]), name)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import atexit
+import gc
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -89,4 +91,5 @@ def _trace(arguments: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
+    atexit.register(gc.freeze)  # or Python looks through all that it still holds before it ends
     sys.exit(main())

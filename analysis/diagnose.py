@@ -7,9 +7,10 @@ import re
 import numpy as np
 import pandas as pd
 
+from analysis.accounting.kernels import is_kernel
+from analysis.engine.grouping import Codes, blocks
 from analysis.errors import TraceError
-from analysis.grouping import Codes, blocks
-from analysis.trace import Trace
+from analysis.reading.trace import Trace
 
 _LAUNCH_CALL = re.compile(r"^cu(da)?(LaunchKernel|LaunchCooperativeKernel|GraphLaunch|Launch\b)")
 _UNKNOWN_WORTH_SAYING = 0.01  # share of work without a launch call
@@ -17,7 +18,7 @@ _UNKNOWN_WORTH_SAYING = 0.01  # share of work without a launch call
 
 def missing_kernels(trace: Trace) -> tuple[str, str] | None:
     """(message, hint) if the host launched kernels and the trace has none of them."""
-    if trace.work["kind"].isin(["kernel", "graph"]).any():
+    if is_kernel(trace.work).any():
         return None
     calls = trace.api["name"].value_counts()
     launches = int(calls[[bool(_LAUNCH_CALL.match(name)) for name in calls.index]].sum())

@@ -24,9 +24,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import pandas as pd
 
-from analysis.accounting import Account
-from analysis.causes import CAUSES
-from analysis.trace import Trace
+from analysis.accounting.account import Account
+from analysis.accounting.causes import CAUSES
+from analysis.reading.trace import Trace
 
 if TYPE_CHECKING:
     from analysis.memory import Memory

@@ -8,9 +8,9 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.accounting import Account
-from analysis.causes import CAUSES
-from analysis.phases import DECODE_STEP, HARNESS_DOMAIN
+from analysis.accounting.account import Account
+from analysis.accounting.causes import CAUSES
+from analysis.accounting.phases import DECODE_STEP, HARNESS_DOMAIN
 from analysis.units import significant
 
 _IS = {

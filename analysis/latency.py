@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from analysis.phases import DECODE_STEP
+from analysis.accounting.phases import DECODE_STEP
 from analysis.statistics import estimate, flat, median_of
 
 # {"iter_ns": int, "phases": {name: [ns, …]}, "counts": {name: int}}; older runs and other programs count

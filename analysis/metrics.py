@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pandas as pd
 
-from analysis.accounting import Account
-from analysis.causes import CAUSE_COLUMNS, CAUSES, HOST_COLUMNS
-from analysis.kernels import ATTENTION_COLUMNS
-from analysis.phases import DECODE_STEP, HARNESS_DOMAIN
+from analysis.accounting.account import Account
+from analysis.accounting.causes import CAUSE_COLUMNS, CAUSES, HOST_COLUMNS
+from analysis.accounting.kernels import ATTENTION_COLUMNS
+from analysis.accounting.phases import DECODE_STEP, HARNESS_DOMAIN
 
 
 def metrics(acc: Account) -> dict[str, float]:
@@ -18,7 +18,7 @@ def metrics(acc: Account) -> dict[str, float]:
     causes host, sync, api and launch), kernels. The same per phase of the harness, as `decode.idle_share`,
     `decode.kernels` …; kernels_per_token from the decode steps.
 
-    Attention by backend (see `analysis.kernels.attention_backend`; `other` is all but flash):
+    Attention by backend (see `analysis.accounting.kernels.attention_backend`; `other` is all but flash):
     attention_kernels.flash … of the window, decode.attention_kernels.flash … of the decode phase,
     attention_kernels.flash_per_step of a decode step. Absent where a graph was traced as a whole.
     """

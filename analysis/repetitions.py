@@ -8,16 +8,14 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
-from analysis.accounting import Account
-from analysis.causes import CAUSE_COLUMNS, CAUSES
-from analysis.compiled import loop_for
-from analysis.grouping import Codes, Groups
-from analysis.host import match_launches
-from analysis.intervals import Ints
-from analysis.kernels import shorten
-from analysis.phases import DECODE_STEP, HARNESS_DOMAIN, ITERATION
-from analysis.slices import Slices
-from analysis.trace import Trace
+from analysis.accounting.account import Account
+from analysis.accounting.causes import CAUSE_COLUMNS
+from analysis.accounting.kernels import shorten
+from analysis.accounting.phases import DECODE_STEP, HARNESS_DOMAIN, ITERATION
+from analysis.engine.compiled import loop_for
+from analysis.engine.grouping import Codes, Groups
+from analysis.engine.intervals import Ints
+from analysis.reading.trace import Trace
 
 DECODE = "decode"
 Unit = tuple[str, str]  # domain and name of the ranges that repeat; WINDOW is all of the trace, once
@@ -26,8 +24,6 @@ STEPS: Unit = (HARNESS_DOMAIN, DECODE_STEP)
 ITERATIONS: Unit = (HARNESS_DOMAIN, ITERATION)
 
 PIECE = ["name", "shape", "kind"]  # which work counts as the same
-
-_CHUNK_GAPS = 500_000
 
 
 def units(phases: pd.DataFrame) -> list[Unit]:
@@ -64,14 +60,9 @@ class Repeats:
         ranges = trace.ranges[["domain", "name", "thread", "start_ns", "end_ns"]]
         overlap = (ranges["start_ns"] < self._window[1]) & (ranges["end_ns"] > self._window[0])
         self._ranges = ranges[overlap.to_numpy()]
-        self._slices = Slices.of(self._ranges)
-        none = len(self._slices) - 1
-        called = np.append(self._slices.of_calls(trace.api), np.int32(none))
-        slice_ = called[match_launches(trace.work, trace.api)]
-        self._idle_ns = _idle_by_cause(acc, np.append(slice_, none), len(self._slices))
-        work = trace.work
-        rows = _inside(work, self._window)
-        self._slice = slice_[rows]
+        self._stretches, self._stretch = acc.by_stretch.stretches, acc.by_stretch.stretch_of_work
+        self._idle_ns = acc.by_stretch.idle_ns
+        work, rows = trace.work, acc.by_stretch.rows
         self._device, self._start_ns, self._end_ns = (
             work[name].to_numpy()[rows] for name in ("device", "start_ns", "end_ns")
         )
@@ -86,8 +77,8 @@ class Repeats:
         """
         part, parts = self._parts(unit)
         busy, until = np.zeros((2, parts), dtype=np.int64)
-        loop_for(_busy, len(self._slice))(
-            self._device, self._start_ns, self._end_ns, self._slice, part, *self._window, until, busy
+        loop_for(_busy, len(self._stretch))(
+            self._device, self._start_ns, self._end_ns, self._stretch, part, *self._window, until, busy
         )
         spent = _summed(self._idle_ns, part, parts)
         table = pd.DataFrame({"busy_ns": busy, "idle_ns": spent.sum(axis=1)})
@@ -99,7 +90,7 @@ class Repeats:
         """What ran in all repetitions together: name (short), shape, kind, count, total_ns. A row's place is
         the piece's number."""
         table, code = self._pieces
-        inside = self._parts(unit)[0][self._slice] >= 0
+        inside = self._parts(unit)[0][self._stretch] >= 0
         mine, dur_ns = (code, self._dur_ns) if inside.all() else (code[inside], self._dur_ns[inside])
         count = np.bincount(mine, minlength=len(table))
         # Exact: sums of integers below 2^53.
@@ -113,8 +104,8 @@ class Repeats:
         table, code = self._pieces
         place = np.full(len(table), -1, dtype=np.int64)
         place[pieces[pieces >= 0]] = np.flatnonzero(pieces >= 0)
-        rows = np.flatnonzero((place >= 0)[code] & (part >= 0)[self._slice])
-        cell = place[code[rows]] * parts + part[self._slice[rows]]
+        rows = np.flatnonzero((place >= 0)[code] & (part >= 0)[self._stretch])
+        cell = place[code[rows]] * parts + part[self._stretch[rows]]
         spent = np.bincount(cell, self._dur_ns[rows], minlength=len(pieces) * parts)
         return spent.astype(np.int64).reshape(len(pieces), parts)
 
@@ -135,22 +126,23 @@ class Repeats:
 
     @cached_property
     def _counts(self) -> Ints:
-        """Kernels and work launched in each slice: shape [slices, 2]."""
+        """Kernels and work launched in each stretch: shape [stretches, 2]."""
         is_kernel = np.append(self._kind.categories.isin(["kernel", "graph"]), False)[self._kind.codes]
         kernels, work = (
-            np.bincount(rows, minlength=len(self._slices)) for rows in (self._slice[is_kernel], self._slice)
+            np.bincount(rows, minlength=len(self._stretches))
+            for rows in (self._stretch[is_kernel], self._stretch)
         )
         return np.stack([kernels, work], axis=1)
 
     def _parts(self, unit: Unit) -> tuple[Codes, int]:
-        """The repetition that each slice belongs to, -1 for none: shape [slices]; and their number.
+        """The repetition that each stretch belongs to, -1 for none: shape [stretches]; and their number.
 
         Repetitions that launched nothing are not counted: of the device they tell nothing.
         """
         if unit == WINDOW:
-            return np.zeros(len(self._slices), dtype=np.int32), int(len(self._slice) > 0)
+            return np.zeros(len(self._stretches), dtype=np.int32), int(len(self._stretch) > 0)
         spans = self._spans(unit)
-        part = self._slices.members(spans)
+        part = self._stretches.members(spans)
         launched = _summed(self._counts, part, len(spans))[:, 1] > 0
         number = np.append(np.where(launched, np.cumsum(launched) - 1, -1), -1).astype(np.int32)
         return number[part], int(launched.sum())
@@ -173,61 +165,49 @@ class Repeats:
         return spans.assign(start_ns=start, end_ns=end)
 
     def _outermost(self, unit: Unit) -> pd.DataFrame:
-        """The outermost ranges of this name in the window, ordered by thread and start."""
+        """The ranges of this name in the window that begin in no other, ordered by thread and start."""
         same = (self._ranges["domain"] == unit[0]) & (self._ranges["name"] == unit[1])
         mine = self._ranges.loc[same.to_numpy(), ["thread", "start_ns", "end_ns"]].astype(np.int64)
         mine = mine.sort_values(["thread", "start_ns"], kind="stable", ignore_index=True)
-        latest = mine.groupby("thread")["end_ns"].cummax()
-        before = latest.groupby(mine["thread"]).shift(fill_value=0).to_numpy()
-        return mine[mine["start_ns"].to_numpy() >= before].reset_index(drop=True)
+        kept = loop_for(_apart, len(mine))(*(mine[name].to_numpy() for name in mine))
+        return mine.iloc[kept].reset_index(drop=True)
 
 
-def _inside(work: pd.DataFrame, window: tuple[int, int]) -> np.ndarray | slice:
-    """Which work overlaps the window: see `accounting`."""
-    start, end = work["start_ns"].to_numpy(), work["end_ns"].to_numpy()
-    if len(work) == 0 or (start.min() >= window[0] and end.max() <= window[1]):
-        return slice(None)
-    inside = (start < window[1]) & (end > window[0])
-    return inside | (start == end) & (start >= window[0]) & (end <= window[1])
-
-
-def _idle_by_cause(acc: Account, slice_of_work: Codes, slices: int) -> Ints:
-    """Idle ns per slice and cause: shape [slices, causes]; a gap is its whose work ended it."""
-    after = acc.gaps["after_row"].to_numpy()
-    spent = np.zeros(slices * len(CAUSES), dtype=np.int64)
-    for first in range(0, len(after), _CHUNK_GAPS):
-        rows = np.arange(first, min(first + _CHUNK_GAPS, len(after)))
-        segments = acc.segments(rows)
-        owner = slice_of_work[after[segments["gap"].to_numpy()]].astype(np.int64)
-        cell = owner * len(CAUSES) + segments["cause"].array.codes
-        # Exact: sums of integers below 2^53.
-        spent += np.bincount(cell, segments["dur_ns"], minlength=len(spent)).astype(np.int64)
-    return spent.reshape(slices, len(CAUSES))
-
-
-def _summed(per_slice: Ints, part: Codes, parts: int) -> Ints:
-    """Sums over the slices of each part: [slices, columns] to [parts, columns]."""
+def _summed(per_stretch: Ints, part: Codes, parts: int) -> Ints:
+    """Sums over the stretches of each part: [stretches, columns] to [parts, columns]."""
     mine = part >= 0
     # Exact: sums of integers below 2^53.
-    columns = [np.bincount(part[mine], column[mine], minlength=parts) for column in per_slice.T]
+    columns = [np.bincount(part[mine], column[mine], minlength=parts) for column in per_stretch.T]
     return np.stack(columns, axis=1).astype(np.int64)
 
 
 def _busy(
-    device: np.ndarray, start: Ints, end: Ints, slice_: Codes, part: Codes, begins: int, ends: int,
+    device: np.ndarray, start: Ints, end: Ints, stretch: Codes, part: Codes, begins: int, ends: int,
     until: Ints, busy: Ints,
 ) -> None:  # fmt: skip
     """Add the union of each part's work per device to `busy`; rows are ordered by device and start."""
     for row in range(len(start)):
         if row == 0 or device[row] != device[row - 1]:
             until[:] = begins
-        one = part[slice_[row]]
+        one = part[stretch[row]]
         if one >= 0:
             since = max(start[row], until[one])
             last = min(end[row], ends)
             if last > since:
                 busy[one] += last - since
                 until[one] = last
+
+
+def _apart(thread: Ints, start: Ints, end: Ints) -> Ints:
+    """The spans, ordered by thread and start, that don't begin in the last one that was taken."""
+    taken = np.empty(len(start), dtype=np.int64)
+    count = 0
+    for row in range(len(start)):
+        last = taken[count - 1] if count else -1
+        if last < 0 or thread[row] != thread[last] or start[row] >= end[last]:
+            taken[count] = row
+            count += 1
+    return taken[:count]
 
 
 def _containing(spans: pd.DataFrame, thread: Ints, time_ns: Ints) -> Ints:

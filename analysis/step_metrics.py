@@ -7,11 +7,11 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from analysis.accounting import Account
-from analysis.phases import HARNESS_DOMAIN
+from analysis.accounting.account import Account
+from analysis.accounting.phases import HARNESS_DOMAIN
+from analysis.reading.trace import Trace
 from analysis.repetitions import DECODE, ITERATIONS, STEPS, Repeats, units
 from analysis.statistics import Estimate, Sample, estimate, flat, ratio_of
-from analysis.trace import Trace
 
 
 def step_metrics(trace: Trace, acc: Account, metrics: Mapping[str, float]) -> dict[str, float]:

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.accounting import Account
-from analysis.host import match_launches
-from analysis.kernels import shorten
-from analysis.phases import DECODE_STEP, HARNESS_DOMAIN, ITERATION
-from analysis.trace import Trace
+from analysis.accounting.account import Account
+from analysis.accounting.host import match_launches
+from analysis.accounting.kernels import shorten
+from analysis.accounting.phases import DECODE_STEP, HARNESS_DOMAIN, ITERATION
+from analysis.reading.trace import Trace
 
 _CLOSE_UP_WORK = 12
 _FALLBACK_WORK = 40  # pieces of work in the view of a trace without ranges

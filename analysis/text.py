@@ -8,8 +8,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from analysis.accounting import Account
-from analysis.causes import CAUSE_COLUMNS, CAUSES
+from analysis.accounting.account import Account
+from analysis.accounting.causes import CAUSE_COLUMNS, CAUSES
 from analysis.headline import headline
 
 _TOP_KERNELS = 15

@@ -19,7 +19,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from analysis.errors import TraceError
-from analysis.schema import API_TABLE, METADATA_TABLES, THREAD_BITS, WORK_TABLES, ranges_query
+from analysis.reading.schema import API_TABLE, METADATA_TABLES, THREAD_BITS, WORK_TABLES, ranges_query
 
 DROPPED = (
     "PROCESSES",

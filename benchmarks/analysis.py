@@ -33,12 +33,12 @@ from harness.record import code_label
 FOLDER = PROJECT / "outputs" / "benchmarks"
 PAGE = PROJECT / "results" / "analysis-benchmark.md"
 KERNELS = 2_000_000
-WARM_UP_KERNELS = 30_000  # enough to compile loops (`analysis.compiled`) and to have all files in memory
+WARM_UP_KERNELS = 30_000  # enough to compile loops (`engine.compiled`) and to have all files in memory
 PATIENCE_S = 300.0
 WAIT_S = 300.0  # for a quiet moment
 _MEMORY_SHARE = 0.5  # of what is available: a tool that would need more is not run
 
-_RULES = {"once": ONCE_ABOVE_S, "patience": PATIENCE_S, "quiet": QUIET_CORES}
+_RULES = {"once": ONCE_ABOVE_S, "quiet": QUIET_CORES}
 _PAGE = """\
 # How long does an analysis take?
 
@@ -47,8 +47,8 @@ _PAGE = """\
 kernels. Wall time, the start of the program included, is the median of {repeat} run(s), or of one where that
 takes more than {once:g} s; a tool is given {patience:g} s. Memory is the largest resident set of any of its
 processes. Caches are warm: the files are in the page cache, and loops have been compiled by a run on a small
-trace. Runs wait for a quiet machine; those during which others kept more than {quiet:g} cores busy
-are repeated.
+trace. Runs wait up to {wait:g} s for a quiet machine; those during which others kept more than {quiet:g}
+cores busy are repeated, twice as often as asked for at most.
 
 {table}
 
@@ -89,19 +89,27 @@ def _export(kernels: int, seed: int) -> Path:
     return path
 
 
-def measured(sizes: Sequence[int], repeat: int, hta: Path | str | None, *, readers: bool) -> Iterator[Result]:
+def measured(
+    sizes: Sequence[int],
+    repeat: int,
+    hta: Path | str | None,
+    *,
+    readers: bool,
+    patience_s: float,
+    wait_s: float,
+) -> Iterator[Result]:
     """Each tool on each size, after a run on a small trace that doesn't count."""
     needs_kineto = isinstance(hta, Path)
     for tool in tools.tools(inputs(WARM_UP_KERNELS, with_kineto=needs_kineto), hta, readers=readers):
         if tool.command:
-            measure(tool.command, 1, PATIENCE_S)
+            measure(tool.command, 1, patience_s)
     earlier: dict[str, Result] = {}
     for kernels in sorted(sizes):
         for tool in tools.tools(inputs(kernels, with_kineto=needs_kineto), hta, readers=readers):
             hopeless = tool.why_not if tool.command is None else _hopeless(earlier.get(tool.name), kernels)
             timing = Timing(why_not=f"not run here: {hopeless}")
             if tool.command and not hopeless:
-                timing = measure(tool.command, repeat, PATIENCE_S, WAIT_S)
+                timing = measure(tool.command, repeat, patience_s, wait_s)
             result = earlier[tool.name] = Result(tool, kernels, timing)
             print(_line(result), flush=True)
             yield result
@@ -175,6 +183,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--repeat", type=int, default=3, metavar="N", help="runs of each; default: 3")
     parser.add_argument("--with-hta", action="store_true", help="also HolisticTraceAnalysis, installed apart")
     parser.add_argument("--readers", action="store_true", help="also what only reads the tables")
+    parser.add_argument(
+        "--patience", type=float, default=PATIENCE_S, metavar="S", help="per run; default: %(default)g s"
+    )
+    parser.add_argument(
+        "--wait", type=float, default=WAIT_S, metavar="S", help="for a quiet moment; default: %(default)g s"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all runs here")
     parser.add_argument("--markdown", type=Path, default=PAGE, metavar="FILE", help="default: %(default)s")
     arguments = parser.parse_args(argv)
@@ -183,13 +197,16 @@ def main(argv: list[str] | None = None) -> int:
     try:
         FOLDER.mkdir(parents=True, exist_ok=True)
         hta = tools.install_hta(FOLDER / "hta") if arguments.with_hta else None
-        results = list(measured(arguments.kernels, arguments.repeat, hta, readers=arguments.readers))
+        limits = {"patience_s": arguments.patience, "wait_s": arguments.wait}
+        found = measured(arguments.kernels, arguments.repeat, hta, readers=arguments.readers, **limits)
+        results = list(found)
         if arguments.json:
             made = {"origin": origin(results, hta), "results": [result.as_json() for result in results]}
             arguments.json.write_text(json.dumps(made, indent=1) + "\n")
         sizes = " and ".join(f"{kernels / 1e6:g} M" for kernels in sorted(arguments.kernels))
         page = {"table": table(results), "origin": origin(results, hta), "sizes": sizes}
-        arguments.markdown.write_text(_PAGE.format(**page, **_RULES, repeat=arguments.repeat))
+        rules = {"patience": arguments.patience, "wait": arguments.wait, "repeat": arguments.repeat}
+        arguments.markdown.write_text(_PAGE.format(**page, **_RULES, **rules))
     except OSError as error:
         print(f"error: {error.filename} can't be written: {error.strerror}", file=sys.stderr)
         return ExitCode.STORAGE

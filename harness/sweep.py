@@ -95,7 +95,7 @@ def _causes(metrics: Mapping[str, float]) -> dict[str, float]:
 
     A run's metrics leave out the causes that it doesn't have; without any of them nothing is known (NaN).
     """
-    from analysis.causes import CAUSES
+    from analysis.accounting.causes import CAUSES
 
     found = {cause: metrics.get(f"decode.idle_share_{cause}") for cause in CAUSES}
     absent = math.nan if all(share is None for share in found.values()) else 0.0

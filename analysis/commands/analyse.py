@@ -71,8 +71,8 @@ def _draw(trace: Trace, acc: Account, measured: Memory, folder: Path) -> list[Pa
 
 
 def _has_metrics(path: Path) -> bool:
-    from analysis.export import Export
     from analysis.memory.samples import TABLE
+    from analysis.reading.export import Export
 
     export = Export(path)
     try:

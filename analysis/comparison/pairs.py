@@ -15,7 +15,7 @@ from analysis.comparison.numbers import Change
 from analysis.comparison.sides import Side, TraceChanges
 from analysis.comparison.subjects import Subject
 from analysis.errors import TraceError
-from analysis.trace import Trace
+from analysis.reading.trace import Trace
 
 _HEADLINES = ("ms_per_token", "total_ms")
 _CAUSES_SAID = 3

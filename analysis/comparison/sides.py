@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.accounting import account
-from analysis.causes import CAUSES
+from analysis.accounting.account import account
+from analysis.accounting.causes import CAUSES
+from analysis.accounting.phases import HARNESS_DOMAIN, ITERATION
 from analysis.comparison.numbers import Change, of_samples
-from analysis.phases import HARNESS_DOMAIN, ITERATION
+from analysis.reading.trace import Trace
 from analysis.repetitions import DECODE, PIECE, STEPS, WINDOW, Repeats, Unit, label, shared_unit
 from analysis.statistics import Sample, ratio_of
-from analysis.trace import Trace
 
 _PHASES = 12
 _KERNELS = 20

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from analysis.accounting import Account
+from analysis.accounting.account import Account
+from analysis.accounting.phases import DECODE_STEP, HARNESS_DOMAIN
 from analysis.headline import focus
-from analysis.phases import DECODE_STEP, HARNESS_DOMAIN
-from analysis.trace import Trace
+from analysis.reading.trace import Trace
 from analysis.units import significant
 
 BUSY = "busy"

@@ -8,10 +8,10 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.accounting import Account
-from analysis.causes import CAUSES
-from analysis.phases import HARNESS_DOMAIN
-from analysis.trace import Trace
+from analysis.accounting.account import Account
+from analysis.accounting.causes import CAUSES
+from analysis.accounting.phases import HARNESS_DOMAIN
+from analysis.reading.trace import Trace
 from analysis.units import duration
 
 HOST_CODE = "host code"  # the thread's time between CUDA calls

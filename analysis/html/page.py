@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from analysis.causes import CAUSES
+from analysis.accounting.causes import CAUSES
 from analysis.html import charts
 from analysis.html.breakdown import BUSY, Breakdown, difference
 from analysis.html.view import Report

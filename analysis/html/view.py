@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from analysis.accounting import Account
+from analysis.accounting.account import Account
+from analysis.accounting.phases import HARNESS_DOMAIN
 from analysis.headline import cause_ns, headline
 from analysis.html.breakdown import BUSY, Breakdown, breakdown
 from analysis.html.longest import Gap, longest_gaps, text
 from analysis.memory import memory_metrics
-from analysis.phases import HARNESS_DOMAIN
-from analysis.trace import Trace
+from analysis.reading.trace import Trace
 from analysis.units import significant
 
 if TYPE_CHECKING:

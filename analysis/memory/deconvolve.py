@@ -23,7 +23,7 @@ from scipy.linalg import solve_triangular
 from scipy.optimize import nnls
 from scipy.sparse import csr_matrix
 
-from analysis.intervals import Ints
+from analysis.engine.intervals import Ints
 from analysis.memory.samples import DRAM, Floats, Samples
 
 MIN_SAMPLES = 10  # effective samples (see Fit) below which no value is given

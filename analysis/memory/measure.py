@@ -8,16 +8,16 @@ import numpy as np
 import pandas as pd
 from scipy.sparse import csr_matrix, vstack
 
-from analysis.accounting import Account
-from analysis.grouping import Groups
-from analysis.intervals import Ints
-from analysis.kernels import shorten
+from analysis.accounting.account import Account
+from analysis.accounting.kernels import shorten
+from analysis.accounting.phases import DECODE_STEP, HARNESS_DOMAIN
+from analysis.engine.grouping import Groups
+from analysis.engine.intervals import Ints
 from analysis.memory import phases, samples
 from analysis.memory.deconvolve import DRAM_TOTAL, SEARCHED_PERIODS, Fit, clock_offset, fit, overlap
 from analysis.memory.roofline import classify, host_gaps, stall_ns
 from analysis.memory.samples import DRAM, HOW_TO_RECORD, Floats, Samples
-from analysis.phases import DECODE_STEP, HARNESS_DOMAIN
-from analysis.trace import Trace
+from analysis.reading.trace import Trace
 
 _KERNELS = 80  # kinds of kernels with values of their own, the most expensive; the others share one
 _SEED = 20250101  # of the resampling: the same trace gives the same intervals

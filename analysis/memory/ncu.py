@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from analysis.accounting.kernels import short_name
 from analysis.errors import TraceError
-from analysis.kernels import short_name
 from analysis.memory.samples import Floats
 
 _DURATION = "gpu__time_duration.sum"

@@ -7,14 +7,15 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from analysis.accounting import Account
-from analysis.host import match_launches
-from analysis.intervals import Ints, latest_end_so_far
+from analysis.accounting.account import Account
+from analysis.accounting.host import match_launches
+from analysis.accounting.phases import DECODE_STEP, HARNESS_DOMAIN
+from analysis.accounting.stretches import Stretches
+from analysis.engine.intervals import Ints, latest_end_so_far
 from analysis.memory.deconvolve import MIN_SAMPLES
 from analysis.memory.roofline import stall_ns
 from analysis.memory.samples import DRAM, Floats, Samples
-from analysis.phases import DECODE_STEP, HARNESS_DOMAIN, stretches
-from analysis.trace import Trace
+from analysis.reading.trace import Trace
 
 _COVERED = 0.95  # a range counts if samples cover that much of it
 _ALIKE = 0.1  # steps within ±10% of the median duration are folded onto one another
@@ -67,11 +68,11 @@ def device_ranges(trace: Trace, acc: Account) -> pd.DataFrame:
     ranges = trace.ranges[inside].reset_index(drop=True)
     if ranges.empty or work.empty:
         return pd.DataFrame(columns=["domain", "name", "device", "start_ns", "end_ns"])
-    parts = stretches(ranges, np.arange(len(ranges)))
+    parts = Stretches.of(ranges, np.arange(len(ranges)))
     launch = match_launches(work, api)
     rows = np.flatnonzero(launch >= 0)
     spans = pd.DataFrame({name: work[name].to_numpy()[rows] for name in ("device", "start_ns", "end_ns")})
-    by = [parts.of_calls(api, launch[rows]), spans["device"]]
+    by = [parts.of_work(api, launch[rows]), spans["device"]]
     spans = spans.groupby(by).agg(start_ns=("start_ns", "min"), end_ns=("end_ns", "max"))
     spans = spans.rename_axis(["stretch", "device"]).reset_index()
     # A stretch without a range of its own has no pair, and so drops out.

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from analysis.accounting import Account
-from analysis.intervals import Ints
+from analysis.accounting.account import Account
+from analysis.engine.intervals import Ints
 from analysis.memory.samples import Floats
 
 # The thresholds of Nsight Compute's own rule SOLBottleneck (sections/SpeedOfLight.py:

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from analysis.engine.intervals import Ints
 from analysis.errors import TraceError
-from analysis.export import Export
-from analysis.intervals import Ints
+from analysis.reading.export import Export
 
 Floats = npt.NDArray[np.float64]
 
@@ -84,10 +84,8 @@ def read(path: Path, window_ns: tuple[int, int] | None = None) -> list[Samples]:
         if TABLE not in export.tables:
             return []
         wanted = _wanted(export)
-        parts = [
-            _kept(chunk, wanted, window_ns)
-            for chunk in export.integers(TABLE, ["timestamp", "typeId", "metricId", "value"])
-        ]
+        columns = ["timestamp", "typeId", "metricId", "value"]
+        parts = list(export.integers(TABLE, columns, lambda chunk: _kept(chunk, wanted, window_ns)))
     finally:
         export.close()
     if not parts or not wanted:

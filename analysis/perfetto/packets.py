@@ -24,7 +24,7 @@ from perfetto.protos.perfetto.trace.perfetto_trace_pb2 import (
     TrackEvent,
 )
 
-from analysis.intervals import Ints
+from analysis.engine.intervals import Ints
 
 _Bytes = npt.NDArray[np.uint8]
 

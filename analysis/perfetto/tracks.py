@@ -16,17 +16,17 @@ from perfetto.protos.perfetto.trace.perfetto_trace_pb2 import (
     ThreadDescriptor,
 )
 
-from analysis import schema
-from analysis.accounting import Account
-from analysis.compiled import loop_for
+from analysis.accounting.account import Account
+from analysis.accounting.host import match_launches
+from analysis.accounting.kernels import shorten
+from analysis.engine.compiled import loop_for
+from analysis.engine.grouping import Codes
+from analysis.engine.intervals import Ints
 from analysis.errors import TraceError
-from analysis.grouping import Codes
-from analysis.host import match_launches
-from analysis.intervals import Ints
-from analysis.kernels import shorten
 from analysis.memory.samples import Samples
 from analysis.perfetto.packets import PacketWriter
-from analysis.trace import Trace
+from analysis.reading import schema
+from analysis.reading.trace import Trace
 
 _GAPS = 100_000  # cut into their causes at once
 _GZIP_LEVEL = 1  # packets repeat themselves: higher levels take much longer and save little

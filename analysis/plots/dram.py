@@ -7,8 +7,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from analysis.accounting.phases import DECODE_STEP, HARNESS_DOMAIN
 from analysis.memory import Memory
-from analysis.phases import DECODE_STEP, HARNESS_DOMAIN
 from analysis.plots.style import COPY, DEVICE, INK, MUTED, Stamp, empty, framed, styled
 from analysis.units import duration, significant
 

@@ -8,10 +8,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, PercentFormatter
 
-from analysis.accounting import Account
-from analysis.causes import CAUSES
+from analysis.accounting.account import Account
+from analysis.accounting.causes import CAUSES
+from analysis.engine.intervals import Ints
 from analysis.headline import focus, headline
-from analysis.intervals import Ints
 from analysis.plots.style import (
     CAUSE_COLOUR,
     CAUSE_LABEL,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -9,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import PercentFormatter
 
-from analysis.causes import CAUSES
+from analysis.accounting.causes import CAUSES
 from analysis.headline import fastest
 from analysis.plots.style import (
     CAUSE_COLOUR,
@@ -44,7 +46,7 @@ def ladder(rows: pd.DataFrame, stamp: Stamp) -> Figure:
     causes = [cause for cause in CAUSES if rows.get(f"{cause}_share", pd.Series(dtype=float)).gt(0).any()]
     bars_in, legend_in = 1.3 + 0.52 * max(len(rows), 2), 0.3 + 0.2 * -(-len(causes) // _LEGEND_COLUMNS)
     height = 1.3 + bars_in + (legend_in if causes else 0)
-    figure = framed(_finding(rows), subtitle, stamp, size=(11, height))
+    figure = framed(_finding(rows), subtitle, replace(stamp, profiled=None), size=(11, height))
     if rows.empty:
         empty(figure.add_subplot(), "no finished runs")
         return figure

@@ -11,8 +11,8 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
-from analysis.accounting import Account
-from analysis.causes import CAUSES
+from analysis.accounting.account import Account
+from analysis.accounting.causes import CAUSES
 from analysis.plots.style import (
     CAUSE_COLOUR,
     CAUSE_LABEL,
@@ -28,8 +28,8 @@ from analysis.plots.style import (
     framed,
     styled,
 )
+from analysis.reading.trace import Trace
 from analysis.steps import View, close_up, typical_step
-from analysis.trace import Trace
 
 _STREAMS = 4  # rows of streams, the busiest
 _BAR = 0.62  # height of a bar; rows are 1 apart

@@ -22,7 +22,7 @@ from analysis.palette import FAINT as FAINT
 from analysis.palette import HOST as HOST
 from analysis.palette import INK as INK
 from analysis.palette import MUTED as MUTED
-from analysis.trace import TraceInfo
+from analysis.reading.trace import TraceInfo
 from analysis.units import duration as duration
 from analysis.units import significant as significant
 
@@ -60,7 +60,7 @@ class Stamp:
     machine: str
     commit: str
     date: str
-    profiled: bool
+    profiled: bool | None  # None: some of the numbers are, and the figure says which
     recorded: str | None = None  # "recorded on NVIDIA H200, 2026-11-22, 1a2b3c4", if not measured here
 
     @classmethod
@@ -72,11 +72,12 @@ class Stamp:
 
     def __str__(self) -> str:
         commit = f"commit {self.commit}" if self.commit else ""
-        how = "measured under a profiler" if self.profiled else "measured without a profiler"
+        hows = {True: "measured under a profiler", False: "measured without a profiler"}
+        how = hows[self.profiled] if self.profiled is not None else ""
         here = " · ".join(filter(None, [self.machine, commit, self.date]))
         if not self.recorded:
-            return f"{here} · {how}"
-        return f"{self.recorded} · {how}" + (f" · analysed on {here}" if here else "")
+            return " · ".join(filter(None, [here, how]))
+        return " · ".join(filter(None, [self.recorded, how, f"analysed on {here}" if here else ""]))
 
 
 def framed(title: str, subtitle: str, stamp: Stamp, size: tuple[float, float] = (11, 6.4)) -> Figure:

@@ -9,7 +9,7 @@ from functools import cached_property
 from importlib import metadata
 from pathlib import Path
 
-from analysis.schema import NVTX_RANGES
+from analysis.reading.schema import NVTX_RANGES
 from harness import gpu_metrics, nsys
 from harness.capture.base import TimelineOnly
 from harness.errors import ExitCode, UserError

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from analysis import Trace, account
-from analysis.compiled import pays
+from analysis.engine.compiled import pays
 from benchmarks.big_trace import write_big_trace
 
 

@@ -16,8 +16,9 @@ from programs import recordings
 from recording import DOMAINS, Recording
 from synthetic_export import Export
 
-from analysis import Account, Trace, account, causes
-from analysis.causes import CAUSE_COLUMNS
+from analysis import Account, Trace, account
+from analysis.accounting import causes
+from analysis.accounting.causes import CAUSE_COLUMNS
 
 Analyse = Callable[..., Account]
 # No `explain`: it takes as long again as shrinking, and an oracle has said what is wrong.

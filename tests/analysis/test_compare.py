@@ -14,7 +14,7 @@ from test_analysis_command import analysis
 
 from analysis import Trace, account
 from analysis.__main__ import main
-from analysis.causes import CAUSE_COLUMNS
+from analysis.accounting.causes import CAUSE_COLUMNS
 from analysis.metrics import metrics
 from analysis.repetitions import STEPS, WINDOW, Repeats, units
 from analysis.step_metrics import step_metrics

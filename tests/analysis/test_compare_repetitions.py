@@ -14,9 +14,9 @@ from recording import Recording
 from test_causes import drawn
 
 from analysis import Account, Trace, account
-from analysis.causes import CAUSE_COLUMNS, CAUSES
-from analysis.compiled import pays
-from analysis.host import match_launches
+from analysis.accounting.causes import CAUSE_COLUMNS, CAUSES
+from analysis.accounting.host import match_launches
+from analysis.engine.compiled import pays
 from analysis.repetitions import PIECE, STEPS, WINDOW, Repeats, Unit, units
 from benchmarks.big_trace import write_big_trace
 

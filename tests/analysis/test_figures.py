@@ -19,7 +19,7 @@ from matplotlib.text import Text
 from synthetic_export import Export
 
 from analysis import Account, Trace, account, palette, plots
-from analysis.causes import CAUSES
+from analysis.accounting.causes import CAUSES
 from analysis.headline import focus
 from analysis.palette import CAUSE_COLOUR, CAUSE_LABEL
 from analysis.steps import typical_step
@@ -168,6 +168,12 @@ def lab(colour: str, vision: str) -> np.ndarray:
     return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
 
 
+def test_the_ladders_footer_leaves_it_to_the_subtitle_what_was_profiled() -> None:
+    labels = texts(plots.ladder(scopes_by_cause(), STAMP))
+    assert "NVIDIA H200 · commit 1a2b3c4 · 2026-11-22" in labels
+    assert any("without a profiler" in one and "from the trace" in one for one in labels)
+
+
 @pytest.mark.parametrize("vision", VISION)
 def test_causes_are_told_apart_by_colour_with_any_colour_vision(vision: str) -> None:
     assert list(CAUSE_COLOUR) == list(CAUSE_LABEL) == list(CAUSES)
@@ -190,15 +196,12 @@ def test_causes_are_told_apart_by_colour_with_any_colour_vision(vision: str) -> 
         ),
     ],
 )
-def test_every_figure_carries_its_stamp(
-    stamp: plots.Stamp, footer: str, eager: tuple[Trace, Account]
-) -> None:
+def test_figures_carry_their_stamp(stamp: plots.Stamp, footer: str, eager: tuple[Trace, Account]) -> None:
     trace, acc = eager
     figures = [
         plots.gaps(acc, stamp),
         plots.timeline(trace, acc, stamp),
         plots.latency(iterations(2, 5), stamp),
-        plots.ladder(scopes(), stamp),
     ]
     assert all(footer in texts(figure) for figure in figures)
 

@@ -9,9 +9,9 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from analysis.compiled import loop_for
-from analysis.gaps import _find
-from analysis.intervals import covered_ns, nesting_levels
+from analysis.accounting.gaps import _find
+from analysis.engine.compiled import loop_for
+from analysis.engine.intervals import covered_ns, nesting_levels
 
 GROUPS = 3
 intervals = st.lists(

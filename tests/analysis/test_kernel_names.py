@@ -9,7 +9,7 @@ import pytest
 from synthetic_export import Export
 
 from analysis import Account, Trace, account
-from analysis.kernels import short_name
+from analysis.accounting.kernels import short_name
 from analysis.metrics import metrics
 
 CUTLASS = "cutlass_80_tensorop_f16_s16816gemm_f16_128x256_32x3_tn_align2"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +12,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from analysis import pages
-from analysis.export import Export
-from analysis.pages import MISSING, NotPlain
+from analysis.reading import pages
+from analysis.reading.export import Export
+from analysis.reading.pages import MISSING, NotPlain
 
 ROWS = 20_500  # enough for pages to be decoded by machine code
 
@@ -27,7 +27,7 @@ values = st.none() | st.sampled_from(BORDERS) | st.integers(-(2**63) + 1, 2**63 
 
 def read(path: Path, table: str, columns: list[str]) -> np.ndarray:
     with closing(sqlite3.connect(path)) as connection:
-        return np.concatenate(list(pages.integers(path, connection, table, columns)), axis=1)
+        return np.concatenate(list(pages.integers(path, connection, table, columns, np.copy, 1)), axis=1)
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +100,7 @@ def export(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Export]:
 
 @pytest.mark.parametrize("export", UNUSUAL.values(), ids=UNUSUAL.keys(), indirect=True)
 def test_a_large_table_of_any_kind_is_read_whole(export: Export) -> None:
-    chunks = list(export.integers("CUPTI_ACTIVITY_KIND_RUNTIME", ["b", "absent", "a"]))
+    chunks = list(export.integers("CUPTI_ACTIVITY_KIND_RUNTIME", ["b", "absent", "a"], np.copy))
     b, absent, a = np.concatenate(chunks, axis=1)
     assert a.tolist() == list(range(ROWS))
     assert (b == a * a).all() and (absent == MISSING).all()
@@ -113,7 +113,7 @@ def test_what_is_unusual_is_left_to_sqlite(unusual: str, tmp_path: Path) -> None
         UNUSUAL[unusual](database)
         database.commit()
         with pytest.raises(NotPlain):
-            list(pages.integers(path, database, "CUPTI_ACTIVITY_KIND_RUNTIME", ["a", "b"]))
+            list(pages.integers(path, database, "CUPTI_ACTIVITY_KIND_RUNTIME", ["a", "b"], np.copy, ROWS))
 
 
 def test_values_that_are_no_integers_are_left_to_sqlite(tmp_path: Path) -> None:
@@ -123,4 +123,19 @@ def test_values_that_are_no_integers_are_left_to_sqlite(tmp_path: Path) -> None:
         database.execute("INSERT INTO t VALUES (1.5)")
         database.commit()
         with pytest.raises(NotPlain):
-            list(pages.integers(path, database, "t", ["a"]))
+            list(pages.integers(path, database, "t", ["a"], np.copy, 1))
+
+
+def test_damaged_pages_are_left_to_sqlite(tmp_path: Path) -> None:
+    """Whatever the bytes are, nothing beyond the pages is read and nothing loops for ever."""
+    path = tmp_path / "t.sqlite"
+    with closing(sqlite3.connect(path)) as database:
+        many(database)
+        database.commit()
+        whole = path.read_bytes()
+        rng = np.random.default_rng(0)
+        for filler in (b"\xff" * 64, b"\x7f" * 64, *(rng.bytes(64) for _ in range(40))):
+            at = int(rng.integers(3 * 4096, len(whole) - 64))
+            path.write_bytes(whole[:at] + filler + whole[at + 64 :])
+            with suppress(NotPlain, sqlite3.DatabaseError):
+                list(pages.integers(path, database, "CUPTI_ACTIVITY_KIND_RUNTIME", ["a", "b"], np.copy, ROWS))

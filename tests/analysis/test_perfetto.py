@@ -18,9 +18,9 @@ from perfetto.protos.perfetto.trace.perfetto_trace_pb2 import TracePacket, Track
 from synthetic_export import Export
 
 from analysis import Account, Trace, account, perfetto
-from analysis.causes import CAUSES
+from analysis.accounting.causes import CAUSES
+from analysis.accounting.kernels import short_name
 from analysis.errors import TraceError
-from analysis.kernels import short_name
 from analysis.memory.samples import Samples
 from analysis.perfetto import packets
 

@@ -15,7 +15,7 @@ import pandas as pd
 from synthetic_export import Export
 
 from analysis import Trace, account
-from analysis.host import match_launches
+from analysis.accounting.host import match_launches
 from analysis.trim import trim
 
 

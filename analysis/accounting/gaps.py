@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from analysis.compiled import loop_for
-from analysis.grouping import Codes
-from analysis.intervals import Ints
+from analysis.engine.compiled import loop_for
+from analysis.engine.grouping import Codes
+from analysis.engine.intervals import Ints
 
 
 @dataclass(frozen=True)

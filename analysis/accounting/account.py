@@ -3,19 +3,37 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from itertools import islice
 
 import numpy as np
 import pandas as pd
 
 from analysis import diagnose
-from analysis.causes import CAUSE_COLUMNS, CAUSES, Blame
-from analysis.gaps import Gaps, find_gaps
-from analysis.grouping import Codes, durations, tally
-from analysis.host import match_launches
-from analysis.intervals import Ints
-from analysis.kernels import attention_backend, attention_counts, kernel_table, shorten
-from analysis.phases import HARNESS_DOMAIN, ITERATION, Phases
-from analysis.trace import Trace, TraceInfo
+from analysis.accounting.causes import CAUSE_COLUMNS, CAUSES, Blame
+from analysis.accounting.gaps import Gaps, find_gaps
+from analysis.accounting.host import match_launches
+from analysis.accounting.kernels import attention_backend, attention_counts, is_kernel, kernel_table, shorten
+from analysis.accounting.phases import HARNESS_DOMAIN, ITERATION, Phases
+from analysis.accounting.stretches import Stretches
+from analysis.engine.collection import postponed
+from analysis.engine.grouping import Codes, blocks, durations, picked, runs, tally
+from analysis.engine.intervals import Ints
+from analysis.engine.parallel import at_once, in_threads, threads
+from analysis.reading.trace import Trace, TraceInfo
+
+
+@dataclass(frozen=True)
+class ByStretch:
+    """The account by stretches of the host's time, for whatever repetition is asked for later.
+
+    rows: which of the trace's work lies in the window. stretch_of_work [these]: where it was launched.
+    idle_ns [stretches, causes]: a gap is its whose work ended it.
+    """
+
+    stretches: Stretches
+    rows: Codes | slice
+    stretch_of_work: Codes
+    idle_ns: Ints
 
 
 @dataclass(frozen=True)
@@ -23,7 +41,7 @@ class Account:
     """Where the time of a traced window went. All columns ending in `_ns` are integer nanoseconds.
 
     devices: device, name, window_ns, busy_ns, idle_ns, idle_share, kernels, work, host_ns … unknown_ns (idle
-        time by cause, see `analysis.causes`), attention_flash … (kernels of each attention backend).
+        time by cause, see `causes`), attention_flash … (kernels of each attention backend).
     gaps: device, start_ns, end_ns, dur_ns, cause (the one with most of it), phase, before, after (what ran),
         before_row, after_row (rows of the trace's work, -1 at the ends), api (the call that ended it).
     phases: domain, name, count, wall_ns (host time inside), busy_ns (union of its work, per device), idle_ns
@@ -39,6 +57,7 @@ class Account:
     phases: pd.DataFrame
     kernels: pd.DataFrame
     warnings: list[str] = field(default_factory=list)
+    by_stretch: ByStretch = field(kw_only=True, repr=False, compare=False)
     _blame: Blame | None = field(default=None, repr=False, compare=False)
 
     def phase(self, name: str, domain: str = HARNESS_DOMAIN) -> pd.Series | None:
@@ -66,6 +85,7 @@ class Account:
         )
 
 
+@postponed()
 def account(trace: Trace) -> Account:
     """Account for every nanosecond of every device between the window's ends.
 
@@ -73,21 +93,22 @@ def account(trace: Trace) -> Account:
     device busy + idle = window, the gaps add up to idle, and so do the causes. A trace without GPU work has
     phases with host time only, and a warning.
     """
+    trace.read()
     ranges, window = _window(trace)
     work = _within(trace.work, window)
     if diagnose.missing_kernels(trace):
         work = work.iloc[:0]  # copies alone would make a busy device look idle
-    launched = match_launches(trace.work, trace.api)
-    launch = launched[work["row"]] if "row" in work else launched[: len(work)]
+    found, launched = at_once(lambda: find_gaps(work, window), lambda: match_launches(trace.work, trace.api))
+    rows = work["row"].to_numpy() if "row" in work else slice(len(work))
+    launch = launched[rows]
     phases = Phases.of(ranges, trace.api, launch)
-    found = find_gaps(work, window)
     blame = Blame(trace, _in_trace(found, work), launched)
     cause, by_device, by_stretch = _split(found, blame, phases)
     short, backend = shorten(work["name"]), attention_backend(work["name"])
     devices = _device_table(work, found, by_device, backend, window, trace.info)
-    # What needs most room for a while comes first, what stays last.
-    phase_of_work = phases.name_of(phases.stretch_of_work)
-    kernels = kernel_table(short, phase_of_work, work, int(devices["busy_ns"].sum()))
+    busy_ns, phase = int(devices["busy_ns"].sum()), phases.name_of(phases.stretch_of_work)
+    # One after the other: what needs most room for a while comes first, what stays last.
+    kernels = kernel_table(short, phase, work, busy_ns)
     phase_table = _phase_table(phases, work, found, by_stretch, backend)
     return Account(
         window_ns=window,
@@ -96,6 +117,7 @@ def account(trace: Trace) -> Account:
         phases=phase_table,
         kernels=kernels,
         warnings=diagnose.warnings(trace, work, launch),
+        by_stretch=ByStretch(phases.stretches, rows, phases.stretch_of_work, by_stretch),
         _blame=blame,
     )
 
@@ -124,7 +146,9 @@ def _within(work: pd.DataFrame, window: tuple[int, int]) -> pd.DataFrame:
         return work
     inside = (start < window[1]) & (end > window[0])
     inside |= (start == end) & (start >= window[0]) & (end <= window[1])  # took less than the clock's tick
-    work = work[inside].reset_index(names="row")
+    row = np.flatnonzero(inside).astype(np.int32)
+    work = work.iloc[row].reset_index(drop=True)
+    work["row"] = row
     work["start_ns"] = work["start_ns"].clip(lower=window[0])
     work["end_ns"] = work["end_ns"].clip(upper=window[1])
     return work
@@ -135,29 +159,34 @@ def _split(gaps: Gaps, blame: Blame, phases: Phases) -> tuple[np.ndarray, Ints, 
 
     Devices are numbered in ascending order; the last stretch stands for gaps that no phase's work ended.
     """
-    devices = np.unique(gaps.device)
+    devices, first = runs(gaps.device)
+    device = np.repeat(np.arange(len(devices), dtype=np.int16), np.diff(first))
     stretch = _at(phases.stretch_of_work, gaps.after, len(phases.stretches) - 1)
     cause = np.empty(len(gaps), dtype=np.int8)
-    by_device = np.zeros((len(devices), len(CAUSES)), dtype=np.int64)
-    by_stretch = np.zeros((len(phases.stretches), len(CAUSES)), dtype=np.int64)
-    for rows in blame.chunks():
-        parts = blame.cut(rows)
-        per_gap = parts.by_cause(parts.gap - rows[0], len(rows))
-        cause[rows] = per_gap.argmax(axis=1)
-        by_device += parts.by_cause(np.searchsorted(devices, gaps.device[parts.gap]), len(by_device))
-        by_stretch += parts.by_cause(stretch[parts.gap], len(by_stretch))
-    return cause, by_device, by_stretch
+
+    def every(nth: int) -> tuple[Ints, Ints]:
+        by_device, by_stretch = (
+            np.zeros((groups, len(CAUSES)), dtype=np.int64)
+            for groups in (len(devices), len(phases.stretches))
+        )
+        for rows in islice(blame.chunks(), nth, None, workers):
+            blame.cut(rows).tally(device, stretch, by_device, by_stretch, cause)
+        return by_device, by_stretch
+
+    workers = threads()
+    by_device, by_stretch = zip(*in_threads(every, range(workers)), strict=True)
+    return cause, sum(by_device[1:], by_device[0]), sum(by_stretch[1:], by_stretch[0])
 
 
 def _device_table(
     work: pd.DataFrame, gaps: Gaps, by_cause: Ints, backend: pd.Categorical, window: tuple[int, int],
     info: TraceInfo,
 ) -> pd.DataFrame:  # fmt: skip
-    column = work["device"].to_numpy()  # ascending
-    device = np.unique(column)
-    first = np.searchsorted(column, np.append(device, column[-1:] + 1))
-    idle = np.zeros(len(device), dtype=np.int64)
-    np.add.at(idle, np.searchsorted(device, gaps.device), gaps.end_ns - gaps.start_ns)
+    device, first = runs(work["device"].to_numpy())
+    place = np.searchsorted(device, runs(gaps.device)[0])
+    spent = np.zeros((len(device), len(CAUSES)), dtype=np.int64)
+    spent[place] = by_cause
+    idle = spent.sum(axis=1)
     names = {gpu.id: gpu.name for gpu in info.gpus}
     table = pd.DataFrame(
         {
@@ -169,18 +198,11 @@ def _device_table(
         }
     )
     table["idle_share"] = table["idle_ns"] / table["window_ns"]
-    kernels = np.append(0, np.cumsum(_is_kernel(work), dtype=np.int32))
-    table["kernels"] = np.diff(kernels[first]).astype(np.int64)
-    table["work"] = np.diff(first)
-    spent = np.zeros((len(device), len(CAUSES)), dtype=np.int64)
-    spent[np.searchsorted(device, np.unique(gaps.device))] = by_cause
-    table[CAUSE_COLUMNS] = spent
     group = np.repeat(np.arange(len(device), dtype=np.int16), np.diff(first))
+    table["kernels"] = tally(group, len(device), is_kernel(work))
+    table["work"] = np.diff(first)
+    table[CAUSE_COLUMNS] = spent
     return table.join(attention_counts(backend, group, len(device)))
-
-
-def _is_kernel(work: pd.DataFrame) -> np.ndarray:
-    return work["kind"].isin(["kernel", "graph"]).to_numpy()
 
 
 def _phase_table(
@@ -196,11 +218,11 @@ def _phase_table(
     table["idle_ns"] = by_cause.sum(axis=1)
     active = table["busy_ns"] + table["idle_ns"]
     table["idle_share"] = table["idle_ns"] / active.where(active > 0)
-    table["kernels"] = phases.total(tally(stretch, count, _is_kernel(work)))
+    table["kernels"] = phases.total(tally(stretch, count, is_kernel(work)))
     table["work"] = phases.total(tally(stretch, count))
     lengths = durations(gaps.start_ns, gaps.end_ns)
     ended = _at(stretch, gaps.after, count - 1)
-    quantiles = [_median_and_p90(lengths[member[ended]]) for member in phases.members()]
+    quantiles = [_median_and_p90(lengths[picked(member, ended)]) for member in phases.members()]
     table[["gap_median_ns", "gap_p90_ns"]] = np.array(quantiles, dtype=float).reshape(-1, 2)
     table[CAUSE_COLUMNS] = by_cause
     attention = attention_counts(backend, stretch, count)
@@ -210,7 +232,11 @@ def _phase_table(
 def _median_and_p90(lengths: np.ndarray) -> tuple[float, float]:
     if len(lengths) == 0:
         return np.nan, np.nan
-    median, p90 = np.percentile(lengths, [50, 90], overwrite_input=True)
+    lengths.sort()  # faster than selecting
+    place = np.array([0.5, 0.9]) * (len(lengths) - 1)
+    low = place.astype(np.int64)
+    high = np.minimum(low + 1, len(lengths) - 1)
+    median, p90 = lengths[low] + (place - low) * (lengths[high] - lengths[low])
     return float(median), float(p90)
 
 
@@ -253,6 +279,8 @@ def _take(names: pd.Categorical, row: Codes) -> pd.Categorical:
 
 def _at(values: np.ndarray, row: Codes, otherwise: int) -> np.ndarray:
     """values[row], and something else for row -1."""
-    found = values[row] if len(values) else np.empty(len(row), dtype=values.dtype)
-    found[row < 0] = otherwise
+    found = np.full(len(row), otherwise, dtype=values.dtype)
+    for block in blocks(len(row)) if len(values) else ():
+        part = row[block]
+        found[block] = np.where(part >= 0, values[part], found[block])
     return found

@@ -10,8 +10,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from urllib.parse import quote
 
-from analysis import schema
 from analysis.errors import TraceError
+from analysis.reading import schema
 
 _SQLITE_MAGIC = b"SQLite format 3\x00"
 _EXPORT = "nsys export --type=sqlite --output={stem}.sqlite {name}"

@@ -26,15 +26,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
-from analysis.compiled import loop_for
-from analysis.gaps import Gaps
-from analysis.grouping import Codes, Groups, blocks, smallest
-from analysis.host import Calls, launch_waits
-from analysis.intervals import Ints
-from analysis.trace import Trace
+from analysis.accounting.gaps import Gaps
+from analysis.accounting.host import Calls, launch_waits
+from analysis.engine.compiled import loop_for
+from analysis.engine.grouping import Codes, Groups, blocks
+from analysis.engine.intervals import Ints
+from analysis.reading.trace import Trace
 
 CAUSES = ("host", "sync", "api", "launch", "dependency", "graph", "dispatch", "profiler", "unknown")
 CAUSE_COLUMNS = [f"{cause}_ns" for cause in CAUSES]
@@ -45,7 +44,7 @@ HOST, SYNC, API, LAUNCH, DEPENDENCY, GRAPH, DISPATCH, PROFILER, UNKNOWN = range(
 # between graphs).
 DISPATCH_LIMIT_NS = 20_000
 
-_CHUNK_GAPS = 200_000
+_CHUNK_GAPS = 100_000
 
 
 @dataclass(frozen=True)
@@ -57,12 +56,14 @@ class Segments:
     end_ns: Ints
     cause: np.ndarray
 
-    def by_cause(self, group: npt.NDArray[np.integer], groups: int) -> Ints:
-        """Time per group and cause: shape [groups, causes]; `group` [segments]."""
-        cell = group.astype(np.int64) * len(CAUSES) + self.cause
-        # Exact: sums of integers below 2^53.
-        spent = np.bincount(cell, self.end_ns - self.start_ns, minlength=groups * len(CAUSES))
-        return spent.astype(np.int64).reshape(groups, len(CAUSES))
+    def tally(
+        self, device: np.ndarray, stretch: Codes, by_device: Ints, by_stretch: Ints, dominant: np.ndarray
+    ) -> None:
+        """Add the time of each gap and cause to by_device[device[gap]] and by_stretch[stretch[gap]], of shape
+        [groups, causes], and write the cause with most of it to dominant[gap]."""
+        loop_for(_tally, len(self.gap))(
+            self.gap, self.start_ns, self.end_ns, self.cause, device, stretch, by_device, by_stretch, dominant
+        )
 
 
 class Blame:
@@ -81,8 +82,7 @@ class Blame:
         )
         self._waited = launch_waits(trace, gaps, launch)
         self._process = work["process"].cat.codes.to_numpy()
-        places = self._process, work["context"].to_numpy(), work["stream"].to_numpy()
-        self._lane = smallest(Groups().encode(*places))
+        self._context, self._stream = work["context"].to_numpy(), work["stream"].to_numpy()
         self._continues = _continues(work, launch)
 
     def chunks(self) -> Iterator[Ints]:
@@ -134,7 +134,9 @@ class Blame:
         before, after = self._gaps.before[gaps], self._gaps.after[gaps]
         short = self._gaps.end_ns[gaps] - self._gaps.start_ns[gaps] <= DISPATCH_LIMIT_NS
         one_process = (before >= 0) & (self._process[before] == self._process[after])
-        one_stream = one_process & (self._lane[before] == self._lane[after])
+        one_stream = one_process.copy()
+        for column in (self._context, self._stream):
+            one_stream &= column[before] == column[after]
         return np.select([one_stream & short, one_process & ~one_stream], [DISPATCH, DEPENDENCY], UNKNOWN)
 
 
@@ -142,7 +144,7 @@ def _continues(work: pd.DataFrame, launch: Codes) -> np.ndarray:
     """Whether other work of the same launch had started before: shape [work]."""
     start = work["start_ns"].to_numpy()
     key = launch
-    lost = np.flatnonzero((launch < 0) & (work["correlation"].to_numpy() >= 0))
+    lost = np.flatnonzero((launch < 0) & (work["correlation"].to_numpy() > 0))
     if len(lost):  # without a call there is still the correlation id
         part = work.iloc[lost]
         key = launch.copy()
@@ -171,6 +173,26 @@ def call_cause(name: str) -> int:
     if re.search(r"LaunchKernel|LaunchCooperative|GraphLaunch|^cuLaunch|Memset", name):
         return LAUNCH
     return API
+
+
+def _tally(
+    gap: Codes, start: Ints, end: Ints, cause: np.ndarray, device: np.ndarray, stretch: Codes,
+    by_device: Ints, by_stretch: Ints, dominant: np.ndarray,
+) -> None:  # fmt: skip
+    """See `Segments.tally`; the segments of a gap follow one another."""
+    spent = np.zeros(by_device.shape[1], dtype=np.int64)
+    for row in range(len(gap)):
+        one, what, time = gap[row], cause[row], end[row] - start[row]
+        by_device[device[one], what] += time
+        by_stretch[stretch[one], what] += time
+        spent[what] += time
+        if row + 1 == len(gap) or gap[row + 1] != one:
+            most = 0
+            for other in range(len(spent)):
+                if spent[other] > spent[most]:
+                    most = other
+            dominant[one] = most
+            spent[:] = 0
 
 
 def _cut(

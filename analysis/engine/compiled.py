@@ -7,19 +7,25 @@ Without numba the loops are right and slow.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from functools import lru_cache
 from importlib.util import find_spec
+from threading import Lock
 from typing import TypeVar, cast
 
 Loop = TypeVar("Loop", bound=Callable)
 
-_WORTH_COMPILING = 20_000  # rows: from here on machine code is faster, its import included
+_ONE_AT_A_TIME = Lock()
+_WORTH_IMPORTING = 20_000  # rows: from here on machine code is faster, numba's import included
+_WORTH_CALLING = 2_000  # the same once it is there
 
 
 def pays(rows: int) -> bool:
     """Whether a loop over this many rows runs as machine code."""
-    return rows >= _WORTH_COMPILING and find_spec("numba") is not None
+    if "numba" in sys.modules:
+        return rows >= _WORTH_CALLING
+    return rows >= _WORTH_IMPORTING and find_spec("numba") is not None
 
 
 def loop_for(function: Loop, rows: int) -> Loop:
@@ -27,7 +33,10 @@ def loop_for(function: Loop, rows: int) -> Loop:
 
     It has to be self-contained: scalars and NumPy arrays in and out, no calls of other Python functions.
     """
-    return _compile(function) if pays(rows) else function
+    if not pays(rows):
+        return function
+    with _ONE_AT_A_TIME:
+        return _compile(function)
 
 
 @lru_cache

@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from analysis.compiled import loop_for
-from analysis.grouping import Codes, Groups, durations, tally
-from analysis.intervals import Ints
+from analysis.engine.compiled import loop_for
+from analysis.engine.grouping import Groups, duration_type, tally
+from analysis.engine.intervals import Ints
 
 # Names that say nothing without the class or the template argument they come with.
 _GENERIC = {"kernel", "Kernel", "Kernel2", "run", "device_kernel"}
@@ -74,13 +74,15 @@ def kernel_table(
     columns = {"name": names, "shape": work["shape"].array, "kind": work["kind"].array}
     groups = Groups()
     code = groups.encode(*(column.codes for column in columns.values()))
+    if len(groups.rows) < 1 << 15:
+        code = code.astype(np.int16)  # whatever their number, one type for the compiled loop
     rows = np.array(groups.rows, dtype=np.int64).reshape(-1, len(columns)).T
     table = pd.DataFrame(
         {key: column.categories[row] for (key, column), row in zip(columns.items(), rows, strict=True)}
     )
     table["count"] = tally(code, len(table))
-    duration = durations(work["start_ns"].to_numpy(), work["end_ns"].to_numpy())
-    of_each = np.split(_by_code(code, duration, table["count"].to_numpy()), np.cumsum(table["count"])[:-1])
+    times = work["start_ns"].to_numpy(), work["end_ns"].to_numpy()
+    of_each = np.split(_by_code(code, *times, table["count"].to_numpy()), np.cumsum(table["count"])[:-1])
     table["total_ns"] = np.array([one.sum(dtype=np.int64) for one in of_each[: len(table)]], dtype=np.int64)
     table["median_ns"] = np.array([np.median(one) for one in of_each[: len(table)]], dtype=float)
     table["busy_share"] = table["total_ns"] / busy_ns if busy_ns else 0.0
@@ -92,17 +94,23 @@ def kernel_table(
     return table.sort_values(order, ascending=[False, True, True, True], ignore_index=True)
 
 
-def _by_code(code: Codes, values: np.ndarray, count: Ints) -> np.ndarray:
-    """The values ordered by code, the first code's first."""
-    ordered = np.empty_like(values)
-    loop_for(_place, len(values))(code, values, np.cumsum(count) - count, ordered)
+def _by_code(code: np.ndarray, start_ns: Ints, end_ns: Ints, count: Ints) -> np.ndarray:
+    """The durations ordered by code, the first code's first."""
+    ordered = np.empty(len(code), dtype=duration_type(start_ns, end_ns))
+    loop_for(_place, len(code))(code, start_ns, end_ns, np.cumsum(count) - count, ordered)
     return ordered
 
 
-def _place(code: Codes, values: np.ndarray, place: Ints, into: np.ndarray) -> None:
-    for row in range(len(values)):
-        into[place[code[row]]] = values[row]
+def _place(code: np.ndarray, start: Ints, end: Ints, place: Ints, into: np.ndarray) -> None:
+    for row in range(len(start)):
+        into[place[code[row]]] = end[row] - start[row]
         place[code[row]] += 1
+
+
+def is_kernel(work: pd.DataFrame) -> npt.NDArray[np.bool_]:
+    """Which work is a kernel, or a graph of kernels: shape [work]."""
+    kinds = work["kind"].array
+    return np.asarray(kinds.categories.isin(["kernel", "graph"]))[kinds.codes]
 
 
 def attention_backend(names: pd.Series) -> pd.Categorical:

@@ -7,25 +7,38 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
-from analysis import schema
-from analysis.export import Export
-from analysis.grouping import Codes, Groups, smallest
-from analysis.intervals import Ints
-from analysis.pages import MISSING
+from analysis.engine.compiled import loop_for
+from analysis.engine.grouping import Codes, Groups, Numbered, numbered, picked, smallest
+from analysis.engine.intervals import Ints
+from analysis.reading import schema
+from analysis.reading.export import Export
+from analysis.reading.pages import MISSING
 
 Label = Callable[[int], str]
 Column: TypeAlias = np.ndarray | pd.Categorical
+Distinct: TypeAlias = list[tuple[int, ...]]
 
 
 # What tells apart work that starts together: all else, for the order of the file must decide nothing.
 _WORK_ORDER = (
     "end_ns", "stream", "process", "correlation", "graph_node", "context", "kind", "name", "shape"
 )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Some rows of a table: columns of numbers, and columns that stand for distinct rows of something."""
+
+    numbers: dict[str, np.ndarray]
+    groups: dict[str, Numbered]
 
 
 class _Columns:
@@ -35,9 +48,13 @@ class _Columns:
         self._room = room
         self._filled = 0
         self._columns: dict[str, np.ndarray] = {}
+        self._groups: dict[str, Groups] = {}
 
-    def add(self, **chunk: np.ndarray) -> None:
+    def add(self, part: _Part) -> None:
         """One more value or several of each column."""
+        chunk = dict(part.numbers)
+        for name, rows in part.groups.items():
+            chunk[name] = self._groups.setdefault(name, Groups()).recode(rows)
         until = self._filled + len(next(iter(chunk.values())))
         if until > self._room:
             self._room = 2 * until
@@ -51,62 +68,77 @@ class _Columns:
         """The whole column, which is then forgotten here."""
         return self._columns.pop(name, np.empty(0, dtype=dtype))[: self._filled]
 
+    def take_group(self, name: str) -> tuple[Distinct, Codes]:
+        """The distinct rows that the column stands for, and which of them each value is."""
+        return self._groups.get(name, Groups()).rows, self.take(name, np.int32)
+
 
 def read_work(export: Export, string: Label, gpu_of: Callable[[int, int], int]) -> pd.DataFrame:
     """See `Trace.work`. `string` looks a name up, `gpu_of` the GPU behind a process's device id."""
     columns = _Columns(sum(export.rows_at_most(table) for table in schema.WORK_TABLES.values()))
-    places, kinds, nodes = Groups(), Groups(), Groups()
-    for kind, table in enumerate(schema.WORK_TABLES.values()):
-        names = schema.NAMES[list(schema.WORK_TABLES)[kind]]
-        shape = schema.SHAPE if table == schema.WORK_TABLES["kernel"] else ()
-        for chunk in export.integers(table, [*schema.WORK_COLUMNS, *names, *shape]):
-            owner, device, context, stream, correlation, start, end, node = chunk[:8]
-            name = _first_known(chunk[8 : 8 + len(names)], chunk.shape[1])
-            columns.add(
-                start_ns=start,
-                end_ns=np.maximum(start, end),
-                correlation=_identifier(correlation),
-                place=places.encode(owner, device, context, stream),
-                identity=kinds.encode(kind, name, *chunk[8 + len(names) :]),
-                graph_node=nodes.encode(node),
-            )
-    place, identity = columns.take("place", np.int32), columns.take("identity", np.int32)
-    node = columns.take("graph_node", np.int32)
+    for number, (kind, table) in enumerate(schema.WORK_TABLES.items()):
+        names, shape = schema.NAMES[kind], schema.SHAPE if kind == "kernel" else ()
+        wanted = [*schema.WORK_COLUMNS, *names, *shape]
+        for part in export.integers(table, wanted, partial(_work, kind=number, names=len(names))):
+            columns.add(part)
+    places, place = columns.take_group("place")
+    identities, identity = columns.take_group("identity")
+    nodes, node = columns.take_group("graph_node")
     work: dict[str, Column] = {
         **_places(places, place, gpu_of),
         "correlation": columns.take("correlation", np.int32),
-        **_identities(kinds, identity, string),
+        **_identities(identities, identity, string),
         "start_ns": columns.take("start_ns"),
         "end_ns": columns.take("end_ns"),
-        "graph_node": _categories([None if row[0] == MISSING else row[0] for row in nodes.rows], node),
+        "graph_node": _categories([None if row[0] == MISSING else row[0] for row in nodes], node),
     }
     return in_order(work, "device", _WORK_ORDER)
 
 
+def _work(chunk: Ints, kind: int, names: int) -> _Part:
+    """Of WORK_COLUMNS, NAMES and, for kernels, SHAPE; compact, so that little of a chunk is kept."""
+    owner, device, context, stream, correlation, start, end, node = chunk[:8]
+    name = _first_known(chunk[8 : 8 + names], chunk.shape[1])
+    what = numbered(name, *chunk[8 + names :])
+    return _Part(
+        {**_times(start, end), "correlation": _identifier(correlation)},
+        {
+            "place": numbered(owner, device, context, stream),
+            "identity": Numbered(what.code, [(kind, *row) for row in what.rows]),
+            "graph_node": numbered(node),
+        },
+    )
+
+
 def read_api(export: Export, string: Label) -> pd.DataFrame:
     """See `Trace.api`."""
-    columns, threads, calls = _Columns(export.rows_at_most(schema.API_TABLE)), Groups(), Groups()
-    for thread, correlation, start, end, name in export.integers(schema.API_TABLE, schema.API_COLUMNS):
-        columns.add(
-            start_ns=start,
-            end_ns=np.maximum(start, end),
-            correlation=_identifier(correlation),
-            thread=threads.encode(thread),
-            name=calls.encode(name),
-        )
-    thread = columns.take("thread", np.int32)
-    owners = [row[0] for row in threads.rows]
+    columns = _Columns(export.rows_at_most(schema.API_TABLE))
+    for part in export.integers(schema.API_TABLE, schema.API_COLUMNS, _api):
+        columns.add(part)
+    threads, thread = columns.take_group("thread")
+    calls, call = columns.take_group("name")
+    owners = [row[0] for row in threads]
     api: dict[str, Column] = {
         "process": _categories([owner & ~schema.THREAD_BITS for owner in owners], thread),
         "thread": _categories(owners, thread),
         "correlation": columns.take("correlation", np.int32),
-        "name": _categories(
-            [_call_name(string(row[0])) for row in calls.rows], columns.take("name", np.int32)
-        ),
+        "name": _categories([_call_name(string(row[0])) for row in calls], call),
         "start_ns": columns.take("start_ns"),
         "end_ns": columns.take("end_ns"),
     }
     return in_order(api, "thread", ["end_ns", "correlation"])
+
+
+def _api(chunk: Ints) -> _Part:
+    thread, correlation, start, end, name = chunk
+    return _Part(
+        {**_times(start, end), "correlation": _identifier(correlation)},
+        {"thread": numbered(thread), "name": numbered(name)},
+    )
+
+
+def _times(start: Ints, end: Ints) -> dict[str, np.ndarray]:
+    return {"start_ns": start.copy(), "end_ns": np.maximum(start, end)}
 
 
 def in_order(columns: dict[str, Column], group: str, ties: Sequence[str]) -> pd.DataFrame:
@@ -118,18 +150,30 @@ def in_order(columns: dict[str, Column], group: str, ties: Sequence[str]) -> pd.
     table = {}
     for name in list(columns):
         column = columns.pop(name)
-        table[name] = column if order is None else column[order]
+        if order is None:
+            table[name] = column
+        elif isinstance(column, pd.Categorical):
+            table[name] = pd.Categorical.from_codes(_taken(column.codes, order), dtype=column.dtype)
+        else:
+            table[name] = _taken(column, order)
     return pd.DataFrame(table, copy=False)
+
+
+def _taken(values: np.ndarray, rows: npt.NDArray[np.integer]) -> np.ndarray:
+    """values[rows]; only zeros, as codes of the one process or device often are, take no memory."""
+    return picked(values, rows) if values.any() else np.zeros(len(rows), dtype=values.dtype)
 
 
 def _order(columns: Mapping[str, Column], group: str, ties: Sequence[str]) -> Ints | None:
     """The rows in order; None if that is the order they are in."""
     code, start = _codes(columns[group]), np.asarray(columns["start_ns"])
-    step = np.diff(code)
+    ascending, strictly = loop_for(_ascending, len(start))(code, start)
+    if strictly:
+        return None
     order = None
-    if not ((step > 0) | ((step == 0) & (start[1:] >= start[:-1]))).all():
+    if not ascending:
         order = np.argsort(start, kind="stable")
-        if step.any():
+        if code.min() < code.max():
             order = order[np.argsort(code[order], kind="stable")]
         code, start = code[order], start[order]
     same = np.zeros(len(start) + 1, dtype=bool)
@@ -142,12 +186,22 @@ def _order(columns: Mapping[str, Column], group: str, ties: Sequence[str]) -> In
     return order
 
 
+def _ascending(code: np.ndarray, start: Ints) -> tuple[bool, bool]:
+    """Whether rows are in order of code and start, and whether no two are equal in both."""
+    strictly = True
+    for row in range(1, len(start)):
+        if code[row] < code[row - 1] or (code[row] == code[row - 1] and start[row] < start[row - 1]):
+            return False, False
+        strictly = strictly and (code[row] > code[row - 1] or start[row] > start[row - 1])
+    return True, strictly
+
+
 def _codes(column: Column) -> np.ndarray:
     return column.codes if isinstance(column, pd.Categorical) else column
 
 
-def _places(places: Groups, code: Codes, gpu_of: Callable[[int, int], int]) -> dict[str, Column]:
-    rows = [tuple(-1 if value == MISSING else value for value in row) for row in places.rows]
+def _places(places: Distinct, code: Codes, gpu_of: Callable[[int, int], int]) -> dict[str, Column]:
+    rows = [tuple(-1 if value == MISSING else value for value in row) for row in places]
     device = [gpu_of(owner, device) for owner, device, _, _ in rows]
     return {
         "process": _categories([row[0] for row in rows], code),
@@ -157,10 +211,10 @@ def _places(places: Groups, code: Codes, gpu_of: Callable[[int, int], int]) -> d
     }
 
 
-def _identities(kinds: Groups, code: Codes, string: Label) -> dict[str, Column]:
+def _identities(identities: Distinct, code: Codes, string: Label) -> dict[str, Column]:
     """kind, name and shape of each distinct piece of work, and then of each row."""
     names, shapes, which = [], [], []
-    for kind, name, *shape in kinds.rows:
+    for kind, name, *shape in identities:
         which.append(list(schema.WORK_TABLES)[kind])
         label = schema.WORK_LABELS.get(which[-1])
         names.append(label(name) if label else string(name) or "(unnamed kernel)")
@@ -180,7 +234,7 @@ def _categories(
     place = {value: n for n, value in enumerate(known)}
     own = smallest(np.array([place.get(value, -1) for value in values], dtype=np.int64))
     index: pd.Index = pd.Index(np.array(known, dtype=_kind_of(known)))
-    return pd.Categorical.from_codes(own[code], index)
+    return pd.Categorical.from_codes(_taken(own, code), index)
 
 
 def _kind_of(values: Sequence[object]) -> type:
@@ -188,7 +242,7 @@ def _kind_of(values: Sequence[object]) -> type:
 
 
 def _looked_up(values: Sequence[int], code: Codes) -> np.ndarray:
-    return smallest(np.array(values, dtype=np.int64))[code]
+    return _taken(smallest(np.array(values, dtype=np.int64)), code)
 
 
 def _first_known(candidates: Ints, rows: int) -> Ints:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 
-from analysis import pages
-from analysis.compiled import pays
-from analysis.intervals import Ints
-from analysis.pages import MISSING
-from analysis.source import damaged, open_database, table_names
+from analysis.engine.compiled import pays
+from analysis.engine.intervals import Ints
+from analysis.reading import pages
+from analysis.reading.pages import MISSING, Digest
+from analysis.reading.source import damaged, open_database, table_names
 
 _CHUNK_ROWS = 100_000
 
@@ -54,35 +54,41 @@ class Export:
         except sqlite3.DatabaseError as error:
             raise damaged(self.path, error) from error
 
-    def integers(self, table: str, columns: Sequence[str]) -> Iterator[Ints]:
-        """These columns of all rows, in chunks of shape [columns, rows].
+    def integers(
+        self, table: str, columns: Sequence[str], digest: Callable[[Ints], Digest]
+    ) -> Iterator[Digest]:
+        """What `digest` makes of these columns of all rows, chunk by chunk in the order of the rows.
 
-        MISSING stands for NULL, and for a column that this export doesn't have; of a table that it doesn't
-        have there are no chunks.
+        A chunk has shape [columns, rows]. MISSING stands for NULL, and for a column that this export doesn't
+        have; of a table that it doesn't have there are no chunks. `digest` may run in several threads, and
+        must keep nothing of its chunk but copies.
         """
-        present = [name for name in columns if name in self.columns(table)]
-        rows = [columns.index(name) for name in present]
-        for chunk in self._integers(table, present) if present else ():
-            if len(present) == len(columns):
-                yield chunk
-            else:
-                whole = np.full((len(columns), chunk.shape[1]), MISSING, dtype=np.int64)
-                whole[rows] = chunk
-                yield whole
-
-    def _integers(self, table: str, columns: Sequence[str]) -> Iterator[Ints]:
+        present = self.columns(table)
+        if present.isdisjoint(columns):
+            return
         done = 0
-        if pays(self.rows_at_most(table)):
+        if pays(expected := self.rows_at_most(table)):
+
+            def counted(chunk: Ints) -> tuple[int, Digest]:
+                return chunk.shape[1], digest(chunk)
+
             try:
-                for chunk in pages.integers(self._file, self._connection, table, columns):
-                    yield chunk
-                    done += chunk.shape[1]
+                where = self._file, self._connection, table
+                for rows, found in pages.integers(*where, columns, counted, expected):
+                    yield found
+                    done += rows
                 return
             except pages.NotPlain:
                 pass  # SQLite knows how to read what is left
-        listed = ", ".join(f'coalesce("{name}", {MISSING})' for name in columns)
+        for chunk in self._selected(table, columns, present, done):
+            yield digest(chunk)
+
+    def _selected(self, table: str, columns: Sequence[str], present: set[str], skip: int) -> Iterator[Ints]:
+        """Chunks of these columns, by SQL, without the first rows."""
+        listed = (f'coalesce("{name}", {MISSING})' if name in present else str(MISSING) for name in columns)
+        query = f"SELECT {', '.join(listed)} FROM {table} LIMIT -1 OFFSET {skip}"
         try:
-            cursor = self._connection.execute(f"SELECT {listed} FROM {table} LIMIT -1 OFFSET {done}")
+            cursor = self._connection.execute(query)
             while rows := cursor.fetchmany(_CHUNK_ROWS):
                 yield np.ascontiguousarray(np.array(rows, dtype=np.int64).T)
         except (sqlite3.DatabaseError, TypeError, ValueError, OverflowError) as error:

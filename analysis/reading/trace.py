@@ -11,11 +11,13 @@ from types import TracebackType
 import numpy as np
 import pandas as pd
 
-from analysis import schema
-from analysis.export import Export
-from analysis.intervals import Ints, nesting_levels
-from analysis.pages import MISSING
-from analysis.tables import read_api, read_work
+from analysis.engine.collection import postponed
+from analysis.engine.intervals import Ints, nesting_levels
+from analysis.engine.parallel import at_once
+from analysis.reading import schema
+from analysis.reading.export import Export
+from analysis.reading.pages import MISSING
+from analysis.reading.tables import read_api, read_work
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,12 @@ class Trace:
         self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
     ) -> None:
         self._export.close()
+
+    @postponed()
+    def read(self) -> None:
+        """Read what an account needs, several tables at a time."""
+        others = "waits", "overhead", "info", "ranges", "api"  # the large one last
+        at_once(lambda: self.work, lambda: [getattr(self, name) for name in others])
 
     @property
     def path(self) -> Path:
@@ -117,7 +125,9 @@ class Trace:
         process = thread & ~schema.THREAD_BITS
         start = frame["start_ns"].to_numpy(dtype=np.int64)
         closed = frame["end_ns"].astype("Int64")
-        end = closed.fillna(self._last_event_ns(start, closed)).to_numpy(dtype=np.int64)
+        if closed.hasnans:
+            closed = closed.fillna(self._last_event_ns(start, closed))
+        end = closed.to_numpy(dtype=np.int64)
         depth = np.zeros(len(frame), dtype=np.int64)
         for one in np.unique(thread):
             mine = thread == one
@@ -161,8 +171,8 @@ class Trace:
 
     def _small(self, table: str, columns: Sequence[str]) -> Ints:
         """A table that fits into memory several times over: shape [rows, columns], -1 for what is missing."""
-        chunks = [np.empty((len(columns), 0), dtype=np.int64), *self._export.integers(table, columns)]
-        rows = np.concatenate(chunks, axis=1).T
+        none = np.empty((len(columns), 0), dtype=np.int64)
+        rows = np.concatenate([none, *self._export.integers(table, columns, np.copy)], axis=1).T
         return np.where(rows == MISSING, -1, rows)
 
     @cached_property

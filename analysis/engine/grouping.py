@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from analysis.intervals import Ints
+from analysis.engine.intervals import Ints
 
 Codes = npt.NDArray[np.int32]
 
@@ -20,6 +21,20 @@ def blocks(rows: int) -> Iterator[slice]:
     return (slice(first, min(first + BLOCK_ROWS, rows)) for first in range(0, rows, BLOCK_ROWS))
 
 
+def picked(values: np.ndarray, rows: npt.NDArray[np.integer]) -> np.ndarray:
+    """values[rows], without the copy of `rows` in 64 bits that NumPy makes."""
+    found = np.empty(len(rows), dtype=values.dtype)
+    for block in blocks(len(rows)):
+        found[block] = values[rows[block]]
+    return found
+
+
+def runs(column: npt.NDArray[np.integer]) -> tuple[npt.NDArray[np.integer], Ints]:
+    """The distinct values of an ascending column, and where each begins; the column's length comes last."""
+    first = np.append(np.flatnonzero(np.diff(column, prepend=column[:1] - 1)), len(column))
+    return column[first[:-1]], first
+
+
 def tally(codes: npt.NDArray[np.integer], groups: int, mask: npt.NDArray[np.bool_] | None = None) -> Ints:
     """How many rows (of those in `mask`) have each code: shape [groups]."""
     count = np.zeros(groups, dtype=np.int64)
@@ -29,13 +44,32 @@ def tally(codes: npt.NDArray[np.integer], groups: int, mask: npt.NDArray[np.bool
     return count
 
 
-def durations(start_ns: Ints, end_ns: Ints) -> npt.NDArray[np.integer]:
-    """end - start, ns: in 32 bits unless one is longer than two seconds."""
+def duration_type(start_ns: Ints, end_ns: Ints) -> type[np.signedinteger]:
+    """What holds end - start, ns: 32 bits unless one is longer than two seconds."""
     longest = max(
         (int((end_ns[block] - start_ns[block]).max()) for block in blocks(len(start_ns))), default=0
     )
-    result = np.empty(len(start_ns), dtype=np.int32 if longest < 1 << 31 else np.int64)
+    return np.int32 if longest < 1 << 31 else np.int64
+
+
+def durations(start_ns: Ints, end_ns: Ints) -> npt.NDArray[np.integer]:
+    """end - start, ns."""
+    result = np.empty(len(start_ns), dtype=duration_type(start_ns, end_ns))
     return np.subtract(end_ns, start_ns, out=result, casting="same_kind")
+
+
+@dataclass(frozen=True)
+class Numbered:
+    """Rows by number: rows[code[i]] are the values of the i-th row."""
+
+    code: npt.NDArray[np.integer]
+    rows: list[tuple[int, ...]]
+
+
+def numbered(*columns: npt.NDArray[np.integer]) -> Numbered:
+    """The distinct rows of these columns, all of one length."""
+    code, first = _number(columns)
+    return Numbered(smallest(code), list(zip(*(column[first].tolist() for column in columns), strict=True)))
 
 
 class Groups:
@@ -49,28 +83,20 @@ class Groups:
         """The distinct rows; a row's place is its code."""
         return list(self._codes)
 
-    def encode(self, *columns: npt.NDArray[np.integer] | int) -> Codes:
-        """The code of each row of these columns (arrays of one length; an integer stands for a constant)."""
-        rows = next(len(column) for column in columns if isinstance(column, np.ndarray))
-        codes = np.empty(rows, dtype=np.int32)
-        for block in blocks(rows):
-            codes[block] = self._encode(
-                [column[block] if isinstance(column, np.ndarray) else column for column in columns]
-            )
+    def encode(self, *columns: npt.NDArray[np.integer]) -> Codes:
+        """The code of each row of these columns, all of one length."""
+        codes = np.empty(len(columns[0]), dtype=np.int32)
+        for block in blocks(len(codes)):
+            codes[block] = self.recode(numbered(*(column[block] for column in columns)))
         return codes
 
-    def _encode(self, columns: Sequence[npt.NDArray[np.integer] | int]) -> Codes:
-        arrays = [column for column in columns if isinstance(column, np.ndarray)]
-        local, first = _number(arrays)
-        parts = [
-            column[first].tolist() if isinstance(column, np.ndarray) else [column] * len(first)
-            for column in columns
-        ]
-        here = [self._codes.setdefault(row, len(self._codes)) for row in zip(*parts, strict=True)]
-        return np.array(here, dtype=np.int32)[local]
+    def recode(self, part: Numbered) -> Codes:
+        """The codes of rows that have numbers of their own."""
+        here = [self._codes.setdefault(row, len(self._codes)) for row in part.rows]
+        return np.array(here, dtype=np.int32)[part.code]
 
 
-def _number(columns: list[npt.NDArray[np.integer]]) -> tuple[Ints, Ints]:
+def _number(columns: Sequence[npt.NDArray[np.integer]]) -> tuple[Ints, Ints]:
     """(number of each row, first row of each number): rows that are equal in all columns share a number."""
     rows = len(columns[0])
     key, keys = np.zeros(rows, dtype=np.int64), 1
