@@ -1,5 +1,5 @@
 # make run    set up and run the main job: one scope, from sound file to plots   (ARGS="+scope=flash device=cpu")
-# make test   set up and pass the tests                                          (ARGS="-k gaps")
+# make test   set up and pass the tests, slow ones with ARGS=--slow              (ARGS="-k gaps")
 # make train  train the bundled checkpoint anew, on a GPU                    (ARGS="--recipe smoke")
 # make help   the other targets
 PYTHON ?= python3

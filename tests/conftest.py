@@ -16,16 +16,25 @@ from harness.errors import UserError
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """GPU tests are skipped where there is none; tests with a real nsys share one worker.
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--slow", action="store_true", help="also run what takes more than ten seconds each")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Slow tests wait to be asked for (--slow, or HARNESS_SLOW, as CI does), GPU tests for a GPU; tests with
+    a real nsys share one worker.
 
     nsys 2022.4 now and then fails to start while another one starts.
     """
+    not_asked = pytest.mark.skip(reason="NOT TESTED: slow (make test ARGS=--slow)")
     no_gpu = pytest.mark.skip(reason="NOT TESTED: needs an NVIDIA GPU")
     has_gpu = environment.gpu() is not None
+    asked = config.getoption("--slow") or os.environ.get("HARNESS_SLOW")
     for item in items:
         if item.get_closest_marker("gpu") and not has_gpu:
             item.add_marker(no_gpu)
+        elif item.get_closest_marker("slow") and not asked:
+            item.add_marker(not_asked)
         if item.get_closest_marker("nsys"):
             item.add_marker(pytest.mark.xdist_group("nsys"))
 

@@ -12,6 +12,7 @@ from harness.errors import ExitCode, UserError
 from tests.experiments.conftest import ROOT
 
 
+@pytest.mark.slow
 def test_rows_are_measured_kept_and_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     into = tmp_path / "throughput.json"
     asked = [

@@ -177,6 +177,7 @@ def test_the_child_that_is_sampled_has_iterations_of_its_own(tmp_path: Path) -> 
     assert len(json.loads((tmp_path / plan.SAMPLED_JSON).read_text())["iterations"]) == 2
 
 
+@pytest.mark.slow
 def test_published_metrics_are_shown_where_there_is_no_gpu(
     on_a_gpu: Callable[..., plan.Plan], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -24,6 +24,8 @@ from experiments.evaluate.subject import TRUTH_FILE, Subject, open_subject, with
 from harness.errors import ExitCode
 from tests.experiments.conftest import CLIPS
 
+pytestmark = pytest.mark.xdist_group("evaluate")  # what they share is made once
+
 EVALUATION = json.loads((CHECKPOINT / "evaluation.json").read_text())
 FEW = ("05_room", "22_noise", "30_clean")  # without errors: no choice was close
 

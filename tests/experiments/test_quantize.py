@@ -22,6 +22,8 @@ from harness.errors import UserError
 from harness.phases import HostTimer, PhaseClock, SilentAnnotator
 from tests.experiments.conftest import CLIPS
 
+pytestmark = pytest.mark.xdist_group("quantize")  # what they share is made once
+
 HELD = ("05_room", "08_room", "22_noise", "30_clean")
 QUANTIZED = [how for how in quantize.HOW if how != "none"]
 # Least share of equal tokens, and how much the word error rate may change; one word of these clips is 0.0063.

@@ -19,6 +19,8 @@ from experiments.static_loop import StaticLoop
 from experiments.transcription import Transcription, build
 from harness.phases import HostTimer, PhaseClock, SilentAnnotator
 
+pytestmark = pytest.mark.xdist_group("rounds")  # what they share is made once
+
 STATIC = Options("sdpa", "static")
 
 

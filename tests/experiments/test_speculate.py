@@ -19,6 +19,8 @@ from harness.errors import UserError
 from harness.phases import HostTimer, PhaseClock, SilentAnnotator
 from tests.experiments.conftest import ROOT
 
+pytestmark = pytest.mark.xdist_group("speculate")  # what they share is made once
+
 STATIC = Options("sdpa", "static")
 
 

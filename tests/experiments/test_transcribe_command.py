@@ -103,6 +103,7 @@ def test_what_is_done_is_skipped(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert "1 file, 3.4 s" in said(), "other sound is other text"
 
 
+@pytest.mark.slow
 def test_interrupted_in_the_middle_of_a_folder_what_is_done_is_kept(tmp_path: Path) -> None:
     sounds, out = tmp_path / "sounds", tmp_path / "out"
     sounds.mkdir()

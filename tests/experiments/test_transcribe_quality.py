@@ -23,6 +23,8 @@ from tests.experiments.conftest import CLIPS, ROOT
 from tests.experiments.scripted import Scripted, at, said
 from tests.experiments.test_transcribe_together import LISTENER
 
+pytestmark = pytest.mark.xdist_group("transcribe_quality")  # what they share is made once
+
 HELD_OUT = CLIPS / "heldout"
 
 
@@ -74,6 +76,7 @@ class Forgetful(Scripted):
         return lambda: answers
 
 
+@pytest.mark.slow
 def test_hours_are_read_in_little_memory(tmp_path: Path) -> None:
     hours = bad_sound(tmp_path, "hours")
     decoder = Forgetful(lambda _: said(at(0), no_speech=1.0), batch=2)

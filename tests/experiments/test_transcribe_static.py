@@ -18,6 +18,8 @@ from tests.experiments.conftest import CLIPS, ROOT
 from tests.experiments.plain_decoder import PlainDecoder
 from tests.experiments.scripted import noise
 
+pytestmark = pytest.mark.xdist_group("transcribe_static")  # what they share is made once
+
 STATIC = Options(attention="sdpa", decoder="static")
 
 

@@ -94,6 +94,7 @@ def test_a_scope_that_was_not_recorded_says_so(tmp_path: Path, monkeypatch: pyte
     assert [row["why"] for row in record.verdict] == ["not measurable here"] * 2
 
 
+@pytest.mark.slow
 def test_the_page_sets_the_recorded_reference_beside_it_and_survives_a_damaged_one(
     bundled: None, tmp_path: Path
 ) -> None:

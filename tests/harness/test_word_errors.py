@@ -14,6 +14,8 @@ from harness.report import word_error_lines
 from harness.results import tokens_in_words, without_empty
 from tests.harness.cli import argv, call, records
 
+pytestmark = pytest.mark.xdist_group("word_errors")  # what they share is made once
+
 BOAT = [
     "{source:boat.wav,window:0,text:'The boat sails,',reference:'The boat sails slowly into harbour.'}",
     "{source:boat.wav,window:1,text:'slowly in harbour.',reference:'The boat sails slowly into harbour.'}",
