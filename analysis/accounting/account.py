@@ -251,7 +251,7 @@ def _gap_table(
             "device": gaps.device,
             "start_ns": gaps.start_ns,
             "end_ns": gaps.end_ns,
-            "dur_ns": gaps.end_ns - gaps.start_ns,
+            "dur_ns": durations(gaps.start_ns, gaps.end_ns),
             "cause": pd.Categorical.from_codes(cause, pd.Index(CAUSES)),
             "phase": phases.name_of(stretch),
             "before": _take(names, gaps.before),

@@ -31,7 +31,7 @@ import pandas as pd
 from analysis.accounting.gaps import Gaps
 from analysis.accounting.host import Calls, launch_waits
 from analysis.engine.compiled import loop_for
-from analysis.engine.grouping import Codes, Groups, blocks
+from analysis.engine.grouping import Codes, Groups
 from analysis.engine.intervals import Ints
 from analysis.reading.trace import Trace
 
@@ -153,14 +153,19 @@ def _continues(work: pd.DataFrame, launch: Codes) -> np.ndarray:
             + 1
             + Groups().encode(part["process"].cat.codes.to_numpy(), part["correlation"].to_numpy())
         )
-    earliest = np.full(int(key.max(initial=-1)) + 2, np.iinfo(np.int64).max)  # the last one: no launch at all
-    for block in blocks(len(key)):
-        np.minimum.at(earliest, key[block], start[block])
-    earliest[-1] = np.iinfo(np.int64).max
-    continues = np.empty(len(key), dtype=bool)
-    for block in blocks(len(key)):
-        continues[block] = start[block] > earliest[key[block]]
+    first = np.full(int(key.max(initial=-1)) + 1, -1, dtype=np.int32)  # row of each launch's earliest work
+    continues = np.zeros(len(key), dtype=bool)
+    loop_for(_follow, len(key))(key, start, first, continues)
     return continues
+
+
+def _follow(key: Codes, start: Ints, first: Codes, continues: np.ndarray) -> None:
+    for row in range(len(key)):
+        one = key[row]
+        if one >= 0 and (first[one] < 0 or start[row] < start[first[one]]):
+            first[one] = row
+    for row in range(len(key)):
+        continues[row] = key[row] >= 0 and start[row] > start[first[key[row]]]
 
 
 def call_cause(name: str) -> int:

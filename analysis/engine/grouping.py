@@ -13,7 +13,7 @@ from analysis.engine.intervals import Ints
 
 Codes = npt.NDArray[np.int32]
 
-BLOCK_ROWS = 1 << 19
+BLOCK_ROWS = 1 << 16
 
 
 def blocks(rows: int) -> Iterator[slice]:

@@ -54,15 +54,21 @@ class _Columns:
         """One more value or several of each column."""
         chunk = dict(part.numbers)
         for name, rows in part.groups.items():
-            chunk[name] = self._groups.setdefault(name, Groups()).recode(rows)
+            chunk[name] = smallest(self._groups.setdefault(name, Groups()).recode(rows))
         until = self._filled + len(next(iter(chunk.values())))
         if until > self._room:
             self._room = 2 * until
-            self._columns = {name: np.resize(one, self._room) for name, one in self._columns.items()}
         for name, values in chunk.items():
-            whole = self._columns.setdefault(name, np.empty(self._room, dtype=values.dtype))
-            whole[self._filled : until] = values
+            self._roomy(name, values.dtype)[self._filled : until] = values
         self._filled = until
+
+    def _roomy(self, name: str, dtype: np.dtype) -> np.ndarray:
+        """The column, made longer and of a wider type if it has to be."""
+        old = self._columns.get(name, np.empty(0, dtype=dtype))
+        if len(old) < self._room or not np.can_cast(dtype, old.dtype):
+            self._columns[name] = np.empty(self._room, dtype=np.promote_types(old.dtype, dtype))
+            self._columns[name][: self._filled] = old[: self._filled]
+        return self._columns[name]
 
     def take(self, name: str, dtype: type = np.int64) -> np.ndarray:
         """The whole column, which is then forgotten here."""
@@ -146,17 +152,21 @@ def in_order(columns: dict[str, Column], group: str, ties: Sequence[str]) -> pd.
 
     It takes the columns out of the dict one by one, so that only one at a time is in memory twice.
     """
-    order = _order(columns, group, ties)
-    table = {}
-    for name in list(columns):
-        column = columns.pop(name)
-        if order is None:
-            table[name] = column
-        elif isinstance(column, pd.Categorical):
-            table[name] = pd.Categorical.from_codes(_taken(column.codes, order), dtype=column.dtype)
-        else:
-            table[name] = _taken(column, order)
-    return pd.DataFrame(table, copy=False)
+    order = _order(columns, group, "start_ns")
+    for name in (group, "start_ns"):
+        columns[name] = _reordered(columns[name], order)
+    order = _untied(order, columns, group, "start_ns", ties)
+    for name in columns.keys() - {group, "start_ns"}:
+        columns[name] = _reordered(columns[name], order)
+    return pd.DataFrame(columns, copy=False)
+
+
+def _reordered(column: Column, order: Codes | None) -> Column:
+    if order is None:
+        return column
+    if isinstance(column, pd.Categorical):
+        return pd.Categorical.from_codes(_taken(column.codes, order), dtype=column.dtype)
+    return _taken(column, order)
 
 
 def _taken(values: np.ndarray, rows: npt.NDArray[np.integer]) -> np.ndarray:
@@ -164,36 +174,38 @@ def _taken(values: np.ndarray, rows: npt.NDArray[np.integer]) -> np.ndarray:
     return picked(values, rows) if values.any() else np.zeros(len(rows), dtype=values.dtype)
 
 
-def _order(columns: Mapping[str, Column], group: str, ties: Sequence[str]) -> Ints | None:
-    """The rows in order; None if that is the order they are in."""
-    code, start = _codes(columns[group]), np.asarray(columns["start_ns"])
-    ascending, strictly = loop_for(_ascending, len(start))(code, start)
-    if strictly:
+def _order(columns: Mapping[str, Column], group: str, start: str) -> Codes | None:
+    """The rows ordered by group and start; None if that is the order they are in."""
+    keys = _codes(columns[group]), np.asarray(columns[start])
+    if loop_for(_ascending, len(keys[0]))(*keys):
         return None
-    order = None
-    if not ascending:
-        order = np.argsort(start, kind="stable")
-        if code.min() < code.max():
-            order = order[np.argsort(code[order], kind="stable")]
-        code, start = code[order], start[order]
-    same = np.zeros(len(start) + 1, dtype=bool)
-    same[1:-1] = (code[1:] == code[:-1]) & (start[1:] == start[:-1])
-    tied = np.flatnonzero(same[1:] | same[:-1])
-    if len(tied):
-        order = np.arange(len(start)) if order is None else order
-        ranks = [_codes(columns[name])[order[tied]] for name in reversed(ties)]
-        order[tied] = order[tied][np.lexsort([*ranks, np.cumsum(~same[tied])])]
-    return order
+    return np.lexsort(keys[::-1]).astype(np.int32)
 
 
-def _ascending(code: np.ndarray, start: Ints) -> tuple[bool, bool]:
-    """Whether rows are in order of code and start, and whether no two are equal in both."""
-    strictly = True
+def _ascending(code: np.ndarray, start: Ints) -> bool:
+    """Whether rows are in order of code and start."""
     for row in range(1, len(start)):
         if code[row] < code[row - 1] or (code[row] == code[row - 1] and start[row] < start[row - 1]):
-            return False, False
-        strictly = strictly and (code[row] > code[row - 1] or start[row] > start[row - 1])
-    return True, strictly
+            return False
+    return True
+
+
+def _untied(
+    order: Codes | None, columns: Mapping[str, Column], group: str, start: str, ties: Sequence[str]
+) -> Codes | None:
+    """`order`, in which rows of equal group and start are put in order of `ties`; the former two columns are
+    in order, all others are not yet."""
+    code, time = _codes(columns[group]), np.asarray(columns[start])
+    same = np.zeros(len(time) + 1, dtype=bool)
+    np.equal(time[1:], time[:-1], out=same[1:-1])
+    same[1:-1] &= code[1:] == code[:-1]
+    tied = np.flatnonzero(same[1:] | same[:-1])
+    if len(tied) == 0:
+        return order
+    order = np.arange(len(time), dtype=np.int32) if order is None else order
+    ranks = [_codes(columns[name])[order[tied]] for name in reversed(ties)]
+    order[tied] = order[tied][np.lexsort([*ranks, np.cumsum(~same[tied])])]
+    return order
 
 
 def _codes(column: Column) -> np.ndarray:

@@ -97,7 +97,8 @@ class Trace:
     def waits(self) -> pd.DataFrame:
         """Synchronisations. Columns: process, context, stream, correlation (of the call), start_ns."""
         rows = self._small(schema.SYNC_TABLE, schema.SYNC_COLUMNS)
-        return pd.DataFrame(rows, columns=["process", "context", "stream", "correlation", "start_ns"])
+        table = pd.DataFrame(rows, columns=["process", "context", "stream", "correlation", "start_ns"])
+        return table.astype({"correlation": np.int32})  # the type of the others, or to compare would copy them
 
     @cached_property
     def overhead(self) -> pd.DataFrame:
