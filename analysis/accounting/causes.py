@@ -76,12 +76,16 @@ class Blame:
         self._launch = launch
         self._calls = Calls.of(trace.api, trace.overhead, call_cause)
         # Row -1, no call, reads a number that is not used: there has to be one.
-        self._api_start, self._api_end = (
-            trace.api[name].to_numpy() if len(trace.api) else np.zeros(1, dtype=np.int64)
-            for name in ("start_ns", "end_ns")
+        self._api_start, self._api_end, self._api_thread = (
+            column if len(column) else np.zeros(1, dtype=np.int64)
+            for column in (
+                trace.api["start_ns"].to_numpy(),
+                trace.api["end_ns"].to_numpy(),
+                self._calls.thread,
+            )
         )
         self._waited = launch_waits(trace, gaps, launch)
-        self._process = work["process"].cat.codes.to_numpy()
+        self._process = work["process"].array.codes
         self._context, self._stream = work["context"].to_numpy(), work["stream"].to_numpy()
         self._continues = _continues(work, launch)
 
@@ -115,7 +119,7 @@ class Blame:
         trailing = after < 0
         call = self._launch[np.where(trailing, before, after)]
         known = call >= 0
-        thread = self._calls.thread[call]
+        thread = np.where(known, self._api_thread[call], -1)
         called = np.where(trailing, ends, self._api_start[call])
         returned = np.where(trailing, ends, self._api_end[call])
         in_time = returned <= begins
@@ -149,9 +153,7 @@ def _continues(work: pd.DataFrame, launch: Codes) -> np.ndarray:
         part = work.iloc[lost]
         key = launch.copy()
         key[lost] = (
-            launch.max()
-            + 1
-            + Groups().encode(part["process"].cat.codes.to_numpy(), part["correlation"].to_numpy())
+            launch.max() + 1 + Groups().encode(part["process"].array.codes, part["correlation"].to_numpy())
         )
     first = np.full(int(key.max(initial=-1)) + 1, -1, dtype=np.int32)  # row of each launch's earliest work
     continues = np.zeros(len(key), dtype=bool)

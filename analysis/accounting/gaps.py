@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from analysis.engine.compiled import loop_for
-from analysis.engine.grouping import Codes
+from analysis.engine.grouping import Codes, durations
 from analysis.engine.intervals import Ints
 
 
@@ -27,6 +29,10 @@ class Gaps:
 
     def __len__(self) -> int:
         return len(self.start_ns)
+
+    @cached_property
+    def dur_ns(self) -> npt.NDArray[np.integer]:
+        return durations(self.start_ns, self.end_ns)
 
 
 def find_gaps(work: pd.DataFrame, window: tuple[int, int]) -> Gaps:

@@ -27,9 +27,9 @@ def match_launches(work: pd.DataFrame, api: pd.DataFrame) -> Codes:
     for code, process in enumerate(work["process"].cat.categories):
         if process not in callers:
             continue
-        called = _part(api["process"].cat.codes.to_numpy() == callers[process])
+        called = _part(api["process"].array.codes == callers[process])
         calls, rows = _by_correlation(api, called)
-        mine = _part(work["process"].cat.codes.to_numpy() == code)
+        mine = _part(work["process"].array.codes == code)
         correlation = work["correlation"].to_numpy()[mine]
         found = np.empty(len(correlation), dtype=np.int32)
         for block in blocks(len(found)):
@@ -65,7 +65,7 @@ class Calls:
     so are the rows of the profiler's overhead, whose own times are merged.
     """
 
-    thread: np.ndarray  # number of the thread of each row of trace.api, -1 for row -1
+    thread: np.ndarray  # number of the thread of each row of trace.api
     start_ns: Ints
     end_ns: Ints
     cause: np.ndarray
@@ -76,11 +76,11 @@ class Calls:
 
     @classmethod
     def of(cls, api: pd.DataFrame, overhead: pd.DataFrame, cause_of: Callable[[str], int]) -> Calls:
-        thread = api["thread"].cat.codes.to_numpy()
+        thread = api["thread"].array.codes
         threads = api["thread"].cat.categories.to_numpy()
         causes = np.array([cause_of(name) for name in api["name"].cat.categories], dtype=np.int8)
         start, end = api["start_ns"].to_numpy(), api["end_ns"].to_numpy()
-        cause = causes[api["name"].cat.codes.to_numpy()]
+        cause = causes[api["name"].array.codes]
         flat = _flattened(thread, start, end)
         if flat is not None:
             kept, start = flat
@@ -88,8 +88,7 @@ class Calls:
             end, cause = end[kept], cause[kept]
         else:
             first = np.searchsorted(thread, np.arange(len(threads) + 1))
-        owner = np.append(thread, np.array(-1, dtype=thread.dtype))
-        return cls(owner, start, end, cause, first, *_merged_overhead(overhead, threads))
+        return cls(thread, start, end, cause, first, *_merged_overhead(overhead, threads))
 
     def between(self, thread: Ints, start: Ints, end: Ints) -> tuple[Ints, Ints]:
         """Rows [first, last) of the calls of each thread that reach into [start, end)."""
@@ -160,8 +159,8 @@ def launch_waits(trace: Trace, gaps: Gaps, launch: Codes) -> np.ndarray:
     calls = waits.assign(process=pd.Categorical(waits["process"]))
     row = match_launches(calls, trace.api)
     names = trace.api["name"].cat.categories
-    is_wait = np.array([bool(re.search(r"StreamWait", name)) for name in names] + [False])
-    waits = waits[is_wait[np.append(trace.api["name"].cat.codes.to_numpy(), -1)[row]]]
+    is_wait = np.array([bool(re.search(r"StreamWait", name)) for name in names])
+    waits = waits[(row >= 0) & is_wait[trace.api["name"].array.codes[row]]]
     if waits.empty:
         return found
     start = np.append(trace.api["start_ns"].to_numpy(), np.iinfo(np.int64).min)

@@ -16,9 +16,9 @@ Codes = npt.NDArray[np.int32]
 BLOCK_ROWS = 1 << 16
 
 
-def blocks(rows: int) -> Iterator[slice]:
+def blocks(rows: int, size: int = BLOCK_ROWS) -> Iterator[slice]:
     """Slices that cover this many rows: what is computed block by block takes no memory in proportion."""
-    return (slice(first, min(first + BLOCK_ROWS, rows)) for first in range(0, rows, BLOCK_ROWS))
+    return (slice(first, min(first + size, rows)) for first in range(0, rows, size))
 
 
 def picked(values: np.ndarray, rows: npt.NDArray[np.integer]) -> np.ndarray:
@@ -38,7 +38,7 @@ def runs(column: npt.NDArray[np.integer]) -> tuple[npt.NDArray[np.integer], Ints
 def tally(codes: npt.NDArray[np.integer], groups: int, mask: npt.NDArray[np.bool_] | None = None) -> Ints:
     """How many rows (of those in `mask`) have each code: shape [groups]."""
     count = np.zeros(groups, dtype=np.int64)
-    for block in blocks(len(codes)):
+    for block in blocks(len(codes), max(BLOCK_ROWS, groups)):
         part = codes[block] if mask is None else codes[block][mask[block]]
         count += np.bincount(part, minlength=groups)
     return count

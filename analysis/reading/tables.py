@@ -26,6 +26,8 @@ Label = Callable[[int], str]
 Column: TypeAlias = np.ndarray | pd.Categorical
 Distinct: TypeAlias = list[tuple[int, ...]]
 
+_FRESH_BYTES = 1 << 26
+
 
 # What tells apart work that starts together: all else, for the order of the file must decide nothing.
 _WORK_ORDER = (
@@ -171,7 +173,10 @@ def _reordered(column: Column, order: Codes | None) -> Column:
 
 def _taken(values: np.ndarray, rows: npt.NDArray[np.integer]) -> np.ndarray:
     """values[rows]; only zeros, as codes of the one process or device often are, take no memory."""
-    return picked(values, rows) if values.any() else np.zeros(len(rows), dtype=values.dtype)
+    if values.any():
+        return picked(values, rows)
+    # An array this large is fresh from the system: pages that nobody has written yet, nor ever will.
+    return np.zeros(max(len(rows), _FRESH_BYTES), dtype=values.dtype)[: len(rows)]
 
 
 def _order(columns: Mapping[str, Column], group: str, start: str) -> Codes | None:

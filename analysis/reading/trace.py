@@ -98,7 +98,9 @@ class Trace:
         """Synchronisations. Columns: process, context, stream, correlation (of the call), start_ns."""
         rows = self._small(schema.SYNC_TABLE, schema.SYNC_COLUMNS)
         table = pd.DataFrame(rows, columns=["process", "context", "stream", "correlation", "start_ns"])
-        return table.astype({"correlation": np.int32})  # the type of the others, or to compare would copy them
+        return table.astype(
+            {"correlation": np.int32}
+        )  # the type of the others, or to compare would copy them
 
     @cached_property
     def overhead(self) -> pd.DataFrame:
