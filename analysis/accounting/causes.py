@@ -148,7 +148,7 @@ def _continues(work: pd.DataFrame, launch: Codes) -> np.ndarray:
     """Whether other work of the same launch had started before: shape [work]."""
     start = work["start_ns"].to_numpy()
     key = launch
-    lost = np.flatnonzero((launch < 0) & (work["correlation"].to_numpy() >= 0))
+    lost = np.flatnonzero((launch < 0) & (work["correlation"].to_numpy() > 0))
     if len(lost):  # without a call there is still the correlation id
         part = work.iloc[lost]
         key = launch.copy()

@@ -12,7 +12,7 @@ import pandas as pd
 from analysis.accounting.gaps import Gaps
 from analysis.engine.grouping import Codes, Groups, blocks
 from analysis.engine.intervals import Ints
-from analysis.reading.schema import THREAD_BITS
+from analysis.reading.schema import GRAPH_ID_SHIFT, THREAD_BITS
 from analysis.reading.trace import Trace
 
 
@@ -20,7 +20,7 @@ def match_launches(work: pd.DataFrame, api: pd.DataFrame) -> Codes:
     """Row of `api` that launched each row of `work`, -1 where the trace has none: shape [work].
 
     The key is (process, correlation); the earliest of several calls counts. All nodes of a CUDA graph share
-    the one call that launched it.
+    the one call that launched it; so do those of its conditional nodes, which have no correlation id.
     """
     launch = np.full(len(work), -1, dtype=np.int32)
     callers = {process: code for code, process in enumerate(api["process"].cat.categories)}
@@ -37,7 +37,37 @@ def match_launches(work: pd.DataFrame, api: pd.DataFrame) -> Codes:
             known = (calls[place] == correlation[block]) & (correlation[block] >= 0)
             found[block] = np.where(known, place if rows is None else rows[place], -1)
         launch[mine] = found
+    if "graph_node" in work:
+        _adopt_conditional_nodes(work, launch, api["start_ns"].to_numpy())
     return launch
+
+
+def _adopt_conditional_nodes(work: pd.DataFrame, launch: Codes, call_start: Ints) -> None:
+    """Give nodes without a call the latest launch of their graph.
+
+    What runs inside a conditional node (a loop on the device, say) is recorded with correlation id 0, but for
+    nodes of the same graph outside of it the id is known. The upper half of a node's id is its graph's.
+    """
+    node, start = work["graph_node"].cat.codes.to_numpy(), work["start_ns"].to_numpy()
+    orphans = np.flatnonzero((node >= 0) & (launch < 0) & (work["correlation"].to_numpy() <= 0))
+    if len(orphans) == 0:
+        return
+    known = np.flatnonzero((node >= 0) & (launch >= 0))
+    graphs = Groups()
+    graph_of = work["graph_node"].cat.categories.to_numpy(np.int64) >> GRAPH_ID_SHIFT
+    process = work["process"].cat.codes.to_numpy()
+
+    def graph(rows: Ints) -> Codes:
+        return graphs.encode(process[rows].astype(np.int64), graph_of[node[rows]])
+
+    of_known, of_orphan = graph(known), graph(orphans)
+    for one in np.unique(of_orphan):
+        launched = known[of_known == one]
+        call = launch[launched]
+        launched = launched[np.lexsort((call, call_start[call], start[launched]))]
+        mine = orphans[of_orphan == one]
+        before = np.searchsorted(start[launched], start[mine], side="right") - 1
+        launch[mine[before >= 0]] = launch[launched[before[before >= 0]]]
 
 
 def _by_correlation(api: pd.DataFrame, part: np.ndarray | slice) -> tuple[np.ndarray, Ints | None]:

@@ -20,6 +20,7 @@ API_TABLE = "CUPTI_ACTIVITY_KIND_RUNTIME"
 # globalTid packs VM, process and thread; globalPid is the same with thread 0.
 THREAD_BITS = PID_BITS = 0xFFFFFF
 PID_SHIFT = 24
+GRAPH_ID_SHIFT = 32  # of graphNodeId: above it the id of the instantiated graph, below that of the node
 EVENT_TABLES = (*WORK_TABLES.values(), API_TABLE, "NVTX_EVENTS")
 
 # ENUM_NSYS_EVENT_TYPE: push/pop and start/end ranges, of NVTX and of imported text files (nvtxt).

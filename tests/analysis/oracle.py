@@ -186,16 +186,36 @@ class Oracle:
         return CALL_CLASS[min(covering, key=lambda call: (call.start, -call.end)).name]
 
     def _launch_of(self, work: Work) -> Call | None:
-        if work.correlation is None:
+        if work.correlation is not None:
+            return self._call_of(work)
+        if work.node is None:
             return None
+        # In a conditional node: launched with its graph, whose other nodes say when that was last.
+        graph = work.stream.pid, work.node >> 32
+        nodes = [one for one in self.work if one.node is not None and one.start <= work.start]
+        calls = [
+            (one.start, self._call_of(one)) for one in nodes if (one.stream.pid, one.node >> 32) == graph
+        ]
+        known = [(start, call) for start, call in calls if call is not None]
+        latest = max(known, key=lambda one: (one[0], one[1].start, one[1].thread), default=None)
+        return latest[1] if latest else None
+
+    def _call_of(self, work: Work) -> Call | None:
+        """The one with the work's own correlation id."""
         key = work.stream.pid, work.correlation
         calls = [call for call in self.seen.calls if (call.pid, call.correlation) == key]
-        return min(calls, key=lambda call: call.start, default=None)
+        return min(calls, key=lambda call: call.start, default=None) if work.correlation is not None else None
 
     def _has_earlier_sibling(self, work: Work) -> bool:
-        key = work.stream.pid, work.correlation
-        siblings = [one for one in self.work if (one.stream.pid, one.correlation) == key]
-        return work.correlation is not None and any(one.start < work.start for one in siblings)
+        launch, key = self._launch_of(work), (work.stream.pid, work.correlation)
+        if launch is None and work.correlation is None:
+            return False
+        siblings = [
+            one
+            for one in self.work
+            if (self._launch_of(one) is launch if launch else (one.stream.pid, one.correlation) == key)
+        ]
+        return any(one.start < work.start for one in siblings)
 
     def _waited(self, work: Work, launch: Call) -> bool:
         """Between the launch of the stream's previous work and this one's the stream was told to wait."""

@@ -82,7 +82,9 @@ class Machine:
         for node, kind in enumerate(kinds):
             end = begin + (0 if op.quirk == "empty" else op.work)
             where = self._branch(stream) if node % 3 == 2 else stream
-            self._record(op, kind, where, correlation, begin, end, node if len(kinds) > 1 else None)
+            known = None if op.quirk == "conditional" and node else correlation
+            identity = (op.pick << 32) + node if len(kinds) > 1 else None  # of the graph, of its node
+            self._record(op, kind, where, known, begin, end, identity)
             self.free_at[where] = max(end, self.free_at.get(where, 0))
             begin = end + op.latency // 4
         call_end = max(now + 1 + op.call, end + 1 if blocking else 0)
@@ -99,7 +101,14 @@ class Machine:
         return call_end
 
     def _record(
-        self, op: Op, kind: str, stream: Stream, correlation: int, start: int, end: int, node: int | None
+        self,
+        op: Op,
+        kind: str,
+        stream: Stream,
+        correlation: int | None,
+        start: int,
+        end: int,
+        node: int | None,
     ) -> None:
         if op.quirk == "clock":  # the device's clock is behind the host's
             start, end = start - op.call - op.latency, end - op.call - op.latency
@@ -180,7 +189,7 @@ OPS = (
 )  # fmt: skip
 QUIRKS = (
     "", "", "", "", "", "", "", "", "no_correlation", "no_call", "second_call", "nested", "inner", "clock",
-    "backwards", "empty", "early", "stalled",
+    "backwards", "empty", "early", "stalled", "conditional",
 )  # fmt: skip
 
 
