@@ -16,7 +16,7 @@ from analysis.accounting.kernels import attention_counts, is_kernel, kernel_tabl
 from analysis.accounting.phases import HARNESS_DOMAIN, ITERATION, Phases
 from analysis.accounting.stretches import Stretches
 from analysis.engine.collection import postponed
-from analysis.engine.grouping import Codes, blocks, picked, runs, tally
+from analysis.engine.grouping import Codes, blocks, duration_type, durations, runs, tally, zero_column
 from analysis.engine.intervals import Ints
 from analysis.engine.parallel import at_once, in_threads, threads
 from analysis.reading.trace import Trace, TraceInfo
@@ -165,7 +165,6 @@ def _split(gaps: Gaps, blame: Blame, phases: Phases) -> tuple[np.ndarray, Ints, 
     """
     devices, first = runs(gaps.device)
     device = np.repeat(np.arange(len(devices), dtype=np.int16), np.diff(first))
-    stretch = _at(phases.stretch_of_work, gaps.after, len(phases.stretches) - 1)
     cause = np.empty(len(gaps), dtype=np.int8)
 
     def every(nth: int) -> tuple[Ints, Ints]:
@@ -174,7 +173,7 @@ def _split(gaps: Gaps, blame: Blame, phases: Phases) -> tuple[np.ndarray, Ints, 
             for groups in (len(devices), len(phases.stretches))
         )
         for rows in islice(blame.chunks(), nth, None, workers):
-            blame.cut(rows).tally(device, stretch, by_device, by_stretch, cause)
+            blame.cut(rows).tally(gaps, device, phases.stretch_of_work, by_device, by_stretch, cause)
         return by_device, by_stretch
 
     workers = threads()
@@ -221,14 +220,22 @@ def _phase_table(phases: Phases, work: pd.DataFrame, gaps: Gaps, by_stretch: Int
     table["idle_share"] = table["idle_ns"] / active.where(active > 0)
     table["kernels"] = phases.total(tally(stretch, count, is_kernel(work)))
     table["work"] = phases.total(tally(stretch, count))
-    quantiles = [
-        _median_and_p90(gaps.dur_ns[_at(picked(member, stretch), gaps.after, False)])
-        for member in phases.members()
-    ]
+    quantiles = [_median_and_p90(_lengths(gaps, stretch, member)) for member in phases.members()]
     table[["gap_median_ns", "gap_p90_ns"]] = np.array(quantiles, dtype=float).reshape(-1, 2)
     table[CAUSE_COLUMNS] = by_cause
     attention = attention_counts(work["name"].array, stretch, count)
     return table.join(pd.DataFrame(phases.total(attention.to_numpy()), columns=attention.columns))
+
+
+def _lengths(gaps: Gaps, stretch: Codes, member: np.ndarray) -> np.ndarray:
+    """Of the gaps that end with work of these stretches (bool, the last for no work), ns."""
+    lengths, count = zero_column(len(gaps), duration_type(gaps.start_ns, gaps.end_ns)), 0
+    for block in blocks(len(gaps)):
+        mine = member[_at(stretch, gaps.after[block], len(member) - 1)]
+        part = (gaps.end_ns[block] - gaps.start_ns[block])[mine]
+        lengths[count : count + len(part)] = part
+        count += len(part)
+    return lengths[:count]
 
 
 def _median_and_p90(lengths: np.ndarray) -> tuple[float, float]:
@@ -251,7 +258,7 @@ def _gap_table(
             "device": gaps.device,
             "start_ns": gaps.start_ns,
             "end_ns": gaps.end_ns,
-            "dur_ns": gaps.dur_ns,
+            "dur_ns": durations(gaps.start_ns, gaps.end_ns),
             "cause": pd.Categorical.from_codes(cause, pd.Index(CAUSES)),
             "phase": _take(phases.name_of(phases.stretch_of_work), gaps.after),
             "before": shorten(_take(work["name"].array, gaps.before)),
@@ -279,7 +286,8 @@ def _take(names: pd.Categorical, row: Codes) -> pd.Categorical:
 
 def _at(values: np.ndarray, row: Codes, otherwise: int) -> np.ndarray:
     """values[row], and something else for row -1."""
-    found = np.full(len(row), otherwise, dtype=values.dtype)
+    found = zero_column(len(row), values.dtype)
+    found[:] = otherwise
     for block in blocks(len(row)) if len(values) else ():
         part = row[block]
         found[block] = np.where(part >= 0, values[part], found[block])

@@ -31,7 +31,7 @@ import pandas as pd
 from analysis.accounting.gaps import Gaps
 from analysis.accounting.host import Calls, launch_waits
 from analysis.engine.compiled import loop_for
-from analysis.engine.grouping import Codes, Groups
+from analysis.engine.grouping import BLOCK_ROWS, Codes, Groups, zero_column
 from analysis.engine.intervals import Ints
 from analysis.reading.trace import Trace
 
@@ -44,7 +44,7 @@ HOST, SYNC, API, LAUNCH, DEPENDENCY, GRAPH, DISPATCH, PROFILER, UNKNOWN = range(
 # between graphs).
 DISPATCH_LIMIT_NS = 20_000
 
-_CHUNK_GAPS = 100_000
+_CHUNK_GAPS = BLOCK_ROWS
 
 
 @dataclass(frozen=True)
@@ -57,13 +57,18 @@ class Segments:
     cause: np.ndarray
 
     def tally(
-        self, device: np.ndarray, stretch: Codes, by_device: Ints, by_stretch: Ints, dominant: np.ndarray
-    ) -> None:
-        """Add the time of each gap and cause to by_device[device[gap]] and by_stretch[stretch[gap]], of shape
-        [groups, causes], and write the cause with most of it to dominant[gap]."""
+        self, gaps: Gaps, device: np.ndarray, stretch: Codes, by_device: Ints, by_stretch: Ints,
+        dominant: np.ndarray,
+    ) -> None:  # fmt: skip
+        """Add the time of each gap and cause to by_device[device[gap]] and to by_stretch[stretch[work]], of
+        shape [groups, causes], and write the cause with most of it to dominant[gap].
+
+        The work is what ended the gap; the last stretch stands for none.
+        """
         loop_for(_tally, len(self.gap))(
-            self.gap, self.start_ns, self.end_ns, self.cause, device, stretch, by_device, by_stretch, dominant
-        )
+            self.gap, self.start_ns, self.end_ns, self.cause, gaps.after, device, stretch, by_device,
+            by_stretch, dominant,
+        )  # fmt: skip
 
 
 class Blame:
@@ -156,7 +161,7 @@ def _continues(work: pd.DataFrame, launch: Codes) -> np.ndarray:
             launch.max() + 1 + Groups().encode(part["process"].array.codes, part["correlation"].to_numpy())
         )
     first = np.full(int(key.max(initial=-1)) + 1, -1, dtype=np.int32)  # row of each launch's earliest work
-    continues = np.zeros(len(key), dtype=bool)
+    continues = zero_column(len(key), np.bool_)
     loop_for(_follow, len(key))(key, start, first, continues)
     return continues
 
@@ -183,15 +188,15 @@ def call_cause(name: str) -> int:
 
 
 def _tally(
-    gap: Codes, start: Ints, end: Ints, cause: np.ndarray, device: np.ndarray, stretch: Codes,
-    by_device: Ints, by_stretch: Ints, dominant: np.ndarray,
+    gap: Codes, start: Ints, end: Ints, cause: np.ndarray, after: Codes, device: np.ndarray,
+    stretch: Codes, by_device: Ints, by_stretch: Ints, dominant: np.ndarray,
 ) -> None:  # fmt: skip
     """See `Segments.tally`; the segments of a gap follow one another."""
     spent = np.zeros(by_device.shape[1], dtype=np.int64)
     for row in range(len(gap)):
         one, what, time = gap[row], cause[row], end[row] - start[row]
         by_device[device[one], what] += time
-        by_stretch[stretch[one], what] += time
+        by_stretch[stretch[after[one]] if after[one] >= 0 else len(by_stretch) - 1, what] += time
         spent[what] += time
         if row + 1 == len(gap) or gap[row + 1] != one:
             most = 0

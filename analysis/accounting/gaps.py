@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from analysis.engine.compiled import loop_for
-from analysis.engine.grouping import Codes, durations
+from analysis.engine.grouping import Codes
 from analysis.engine.intervals import Ints
 
 
@@ -30,10 +28,6 @@ class Gaps:
     def __len__(self) -> int:
         return len(self.start_ns)
 
-    @cached_property
-    def dur_ns(self) -> npt.NDArray[np.integer]:
-        return durations(self.start_ns, self.end_ns)
-
 
 def find_gaps(work: pd.DataFrame, window: tuple[int, int]) -> Gaps:
     """The idle intervals of every device with work; `work` is ordered by device and start, within the window.
@@ -43,14 +37,12 @@ def find_gaps(work: pd.DataFrame, window: tuple[int, int]) -> Gaps:
     """
     device, start, end = (work[name].to_numpy() for name in ("device", "start_ns", "end_ns"))
     room = 2 * len(work)  # one before each at most, one after each device's last; what isn't used takes none
-    gaps = Gaps(
-        np.empty(room, dtype=device.dtype),
-        *np.empty((2, room), dtype=np.int64),
-        *np.empty((2, room), dtype=np.int32),
-    )
-    columns = gaps.device, gaps.start_ns, gaps.end_ns, gaps.before, gaps.after
-    count = loop_for(_find, len(work))(device, start, end, *window, *columns)
-    return Gaps(*(column[:count] for column in columns))
+    device_of = np.empty(room, dtype=device.dtype)
+    begins, ends = np.empty((2, room), dtype=np.int64)
+    before, after = np.empty((2, room), dtype=np.int32)
+    find = loop_for(_find, len(work))
+    count = find(device, start, end, *window, device_of, begins, ends, before, after)
+    return Gaps(device_of[:count], begins[:count], ends[:count], before[:count], after[:count])
 
 
 def _find(

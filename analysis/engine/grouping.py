@@ -14,6 +14,8 @@ from analysis.engine.intervals import Ints
 Codes = npt.NDArray[np.int32]
 
 BLOCK_ROWS = 1 << 16
+_OFTEN_KEPT_BYTES = 1 << 24
+_NEVER_KEPT_BYTES = 1 << 26
 
 
 def blocks(rows: int, size: int = BLOCK_ROWS) -> Iterator[slice]:
@@ -21,9 +23,17 @@ def blocks(rows: int, size: int = BLOCK_ROWS) -> Iterator[slice]:
     return (slice(first, min(first + size, rows)) for first in range(0, rows, size))
 
 
+def zero_column(rows: int, dtype: npt.DTypeLike) -> np.ndarray:
+    """Zeros. A large column takes memory only where something is written, and none once it is gone: glibc
+    keeps up to 64 MiB of what was freed to use it again, in each thread's own arena; more it maps apart."""
+    size = np.dtype(dtype).itemsize
+    room = _NEVER_KEPT_BYTES // size if rows * size > _OFTEN_KEPT_BYTES else 0
+    return np.zeros(max(rows, room), dtype=dtype)[:rows]
+
+
 def picked(values: np.ndarray, rows: npt.NDArray[np.integer]) -> np.ndarray:
     """values[rows], without the copy of `rows` in 64 bits that NumPy makes."""
-    found = np.empty(len(rows), dtype=values.dtype)
+    found = zero_column(len(rows), values.dtype)
     for block in blocks(len(rows)):
         found[block] = values[rows[block]]
     return found

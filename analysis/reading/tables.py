@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from analysis.engine.compiled import loop_for
-from analysis.engine.grouping import Codes, Groups, Numbered, numbered, picked, smallest
+from analysis.engine.grouping import Codes, Groups, Numbered, numbered, picked, smallest, zero_column
 from analysis.engine.intervals import Ints
 from analysis.reading import schema
 from analysis.reading.export import Export
@@ -25,8 +25,6 @@ from analysis.reading.pages import MISSING
 Label = Callable[[int], str]
 Column: TypeAlias = np.ndarray | pd.Categorical
 Distinct: TypeAlias = list[tuple[int, ...]]
-
-_FRESH_BYTES = 1 << 26
 
 
 # What tells apart work that starts together: all else, for the order of the file must decide nothing.
@@ -68,7 +66,7 @@ class _Columns:
         """The column, made longer and of a wider type if it has to be."""
         old = self._columns.get(name, np.empty(0, dtype=dtype))
         if len(old) < self._room or not np.can_cast(dtype, old.dtype):
-            self._columns[name] = np.empty(self._room, dtype=np.promote_types(old.dtype, dtype))
+            self._columns[name] = zero_column(self._room, np.promote_types(old.dtype, dtype))
             self._columns[name][: self._filled] = old[: self._filled]
         return self._columns[name]
 
@@ -152,14 +150,15 @@ def _times(start: Ints, end: Ints) -> dict[str, np.ndarray]:
 def in_order(columns: dict[str, Column], group: str, ties: Sequence[str]) -> pd.DataFrame:
     """A table ordered by group, start and, where both are equal, by `ties`.
 
-    It takes the columns out of the dict one by one, so that only one at a time is in memory twice.
+    The dict's columns are replaced one by one, so that only one at a time is in memory twice.
     """
     order = _order(columns, group, "start_ns")
     for name in (group, "start_ns"):
         columns[name] = _reordered(columns[name], order)
     order = _untied(order, columns, group, "start_ns", ties)
-    for name in columns.keys() - {group, "start_ns"}:
-        columns[name] = _reordered(columns[name], order)
+    for name in columns:
+        if name not in (group, "start_ns"):
+            columns[name] = _reordered(columns[name], order)
     return pd.DataFrame(columns, copy=False)
 
 
@@ -173,10 +172,7 @@ def _reordered(column: Column, order: Codes | None) -> Column:
 
 def _taken(values: np.ndarray, rows: npt.NDArray[np.integer]) -> np.ndarray:
     """values[rows]; only zeros, as codes of the one process or device often are, take no memory."""
-    if values.any():
-        return picked(values, rows)
-    # An array this large is fresh from the system: pages that nobody has written yet, nor ever will.
-    return np.zeros(max(len(rows), _FRESH_BYTES), dtype=values.dtype)[: len(rows)]
+    return picked(values, rows) if values.any() else zero_column(len(rows), values.dtype)
 
 
 def _order(columns: Mapping[str, Column], group: str, start: str) -> Codes | None:
