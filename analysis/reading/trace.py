@@ -68,8 +68,9 @@ class Trace:
     @postponed()
     def read(self) -> None:
         """Read what an account needs, several tables at a time."""
-        others = "waits", "overhead", "info", "ranges", "api"  # the large one last
-        at_once(lambda: self.work, lambda: [getattr(self, name) for name in others])
+        for name in ("ranges", "waits", "overhead", "info"):
+            getattr(self, name)
+        at_once(lambda: self.work, lambda: self.api)
 
     @property
     def path(self) -> Path:
