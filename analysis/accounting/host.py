@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.accounting.gaps import Gaps
-from analysis.engine.grouping import Codes, Groups, blocks
+from analysis.engine.grouping import Codes, Groups, blocks, strictly_ascending
 from analysis.engine.intervals import Ints
 from analysis.reading.schema import GRAPH_ID_SHIFT, THREAD_BITS
 from analysis.reading.trace import Trace
@@ -27,9 +27,9 @@ def match_launches(work: pd.DataFrame, api: pd.DataFrame) -> Codes:
     for code, process in enumerate(work["process"].cat.categories):
         if process not in callers:
             continue
-        called = _part(api["process"].array.codes == callers[process])
+        called = _equal(api["process"].array.codes, callers[process])
         calls, rows = _by_correlation(api, called)
-        mine = _part(work["process"].array.codes == code)
+        mine = _equal(work["process"].array.codes, code)
         correlation = work["correlation"].to_numpy()[mine]
         found = np.empty(len(correlation), dtype=np.int32)
         for block in blocks(len(found)):
@@ -48,14 +48,14 @@ def _adopt_conditional_nodes(work: pd.DataFrame, launch: Codes, call_start: Ints
     What runs inside a conditional node (a loop on the device, say) is recorded with correlation id 0, but for
     nodes of the same graph outside of it the id is known. The upper half of a node's id is its graph's.
     """
-    node, start = work["graph_node"].cat.codes.to_numpy(), work["start_ns"].to_numpy()
+    node, start = work["graph_node"].array.codes, work["start_ns"].to_numpy()
     orphans = np.flatnonzero((node >= 0) & (launch < 0) & (work["correlation"].to_numpy() <= 0))
     if len(orphans) == 0:
         return
     known = np.flatnonzero((node >= 0) & (launch >= 0))
     graphs = Groups()
     graph_of = work["graph_node"].cat.categories.to_numpy(np.int64) >> GRAPH_ID_SHIFT
-    process = work["process"].cat.codes.to_numpy()
+    process = work["process"].array.codes
 
     def graph(rows: Ints) -> Codes:
         return graphs.encode(process[rows].astype(np.int64), graph_of[node[rows]])
@@ -74,7 +74,7 @@ def _by_correlation(api: pd.DataFrame, part: np.ndarray | slice) -> tuple[np.nda
     """Correlation ids of a part of the calls in ascending order, the earliest of equals first, and the rows
     of `api` that they come from; None if these are just all rows."""
     calls = api["correlation"].to_numpy()[part]
-    if (calls[1:] > calls[:-1]).all():
+    if strictly_ascending(calls):
         return calls, None if isinstance(part, slice) else np.flatnonzero(part)
     order = np.argsort(calls, kind="stable")
     if (np.diff(calls[order]) == 0).any():
@@ -82,9 +82,9 @@ def _by_correlation(api: pd.DataFrame, part: np.ndarray | slice) -> tuple[np.nda
     return calls[order], order if isinstance(part, slice) else np.flatnonzero(part)[order]
 
 
-def _part(mask: np.ndarray) -> np.ndarray | slice:
-    """A selection that copies nothing where everything is selected."""
-    return slice(None) if mask.all() else mask
+def _equal(values: np.ndarray, one: int) -> np.ndarray | slice:
+    """Where `values` are `one`: a selection that copies nothing where everything is selected."""
+    return slice(None) if len(values) and values.min() == one == values.max() else values == one
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ def _between(
     if len(row_start) == 0:
         return first, last
     for one in np.unique(thread[thread >= 0]):
-        mine = _part(thread == one)
+        mine = _equal(thread, one)
         low, high = row_first[one], row_first[one + 1]
         first[mine] = low + np.searchsorted(row_end[low:high], start[mine], side="right")
         last[mine] = low + np.searchsorted(row_start[low:high], end[mine], side="left")

@@ -23,6 +23,11 @@ def blocks(rows: int, size: int = BLOCK_ROWS) -> Iterator[slice]:
     return (slice(first, min(first + size, rows)) for first in range(0, rows, size))
 
 
+def strictly_ascending(column: npt.NDArray[np.integer]) -> bool:
+    """Whether each value is larger than the one before."""
+    return all(bool((column[1:][block] > column[:-1][block]).all()) for block in blocks(len(column) - 1))
+
+
 def zero_column(rows: int, dtype: npt.DTypeLike) -> np.ndarray:
     """Zeros. A large column takes memory only where something is written, and none once it is gone: glibc
     keeps up to 64 MiB of what was freed to use it again, in each thread's own arena; more it maps apart."""

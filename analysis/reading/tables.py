@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from analysis.engine.compiled import loop_for
-from analysis.engine.grouping import Codes, Groups, Numbered, numbered, picked, smallest, zero_column
+from analysis.engine.grouping import Codes, Groups, Numbered, blocks, numbered, picked, smallest, zero_column
 from analysis.engine.intervals import Ints
 from analysis.reading import schema
 from analysis.reading.export import Export
@@ -197,15 +197,16 @@ def _untied(
     """`order`, in which rows of equal group and start are put in order of `ties`; the former two columns are
     in order, all others are not yet."""
     code, time = _codes(columns[group]), np.asarray(columns[start])
-    same = np.zeros(len(time) + 1, dtype=bool)
-    np.equal(time[1:], time[:-1], out=same[1:-1])
-    same[1:-1] &= code[1:] == code[:-1]
-    tied = np.flatnonzero(same[1:] | same[:-1])
-    if len(tied) == 0:
+    again = np.empty(0, dtype=np.int64)  # rows that equal the one before
+    for block in blocks(len(time) - 1):
+        same = (time[1:][block] == time[:-1][block]) & (code[1:][block] == code[:-1][block])
+        again = np.append(again, block.start + 1 + np.flatnonzero(same))
+    if len(again) == 0:
         return order
     order = np.arange(len(time), dtype=np.int32) if order is None else order
+    tied = np.union1d(again - 1, again)
     ranks = [_codes(columns[name])[order[tied]] for name in reversed(ties)]
-    order[tied] = order[tied][np.lexsort([*ranks, np.cumsum(~same[tied])])]
+    order[tied] = order[tied][np.lexsort([*ranks, np.cumsum(~np.isin(tied, again))])]
     return order
 
 
