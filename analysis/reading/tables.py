@@ -15,7 +15,6 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from analysis.engine.compiled import loop_for
 from analysis.engine.grouping import Codes, Groups, Numbered, blocks, numbered, picked, smallest, zero_column
 from analysis.engine.intervals import Ints
 from analysis.reading import schema
@@ -177,16 +176,16 @@ def _taken(values: np.ndarray, rows: npt.NDArray[np.integer]) -> np.ndarray:
 
 def _order(columns: Mapping[str, Column], group: str, start: str) -> Codes | None:
     """The rows ordered by group and start; None if that is the order they are in."""
-    keys = _codes(columns[group]), np.asarray(columns[start])
-    if loop_for(_ascending, len(keys[0]))(*keys):
-        return None
-    return np.lexsort(keys[::-1]).astype(np.int32)
+    code, time = _codes(columns[group]), np.asarray(columns[start])
+    return None if _ascending(code, time) else np.lexsort([time, code]).astype(np.int32)
 
 
-def _ascending(code: np.ndarray, start: Ints) -> bool:
-    """Whether rows are in order of code and start."""
-    for row in range(1, len(start)):
-        if code[row] < code[row - 1] or (code[row] == code[row - 1] and start[row] < start[row - 1]):
+def _ascending(code: np.ndarray, time: Ints) -> bool:
+    """Whether rows are in order of code and time."""
+    for block in blocks(len(time) - 1):
+        here, after = code[:-1][block], code[1:][block]
+        sooner = time[1:][block] < time[:-1][block]
+        if ((after < here) | (after == here) & sooner).any():
             return False
     return True
 
