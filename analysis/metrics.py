@@ -18,7 +18,7 @@ def metrics(acc: Account) -> dict[str, float]:
     causes host, sync, api and launch), kernels. The same per phase of the harness, as `decode.idle_share`,
     `decode.kernels` …; kernels_per_token from the decode steps.
 
-    Attention by backend (see `analysis.accounting.kernels.attention_backend`; `other` is all but flash):
+    Attention by backend (see `analysis.accounting.kernels.attention_counts`; `other` is all but flash):
     attention_kernels.flash … of the window, decode.attention_kernels.flash … of the decode phase,
     attention_kernels.flash_per_step of a decode step. Absent where a graph was traced as a whole.
     """

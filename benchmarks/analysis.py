@@ -51,7 +51,7 @@ trace. Runs wait up to {wait:g} s for a quiet machine; those during which others
 cores busy are repeated, twice as often as asked for at most.
 
 {table}
-
+{largest}
 {origin}
 """
 
@@ -113,6 +113,17 @@ def measured(
             result = earlier[tool.name] = Result(tool, kernels, timing)
             print(_line(result), flush=True)
             yield result
+
+
+def largest(kernels: int, patience_s: float, wait_s: float) -> str:
+    """A sentence about the account of one trace that may be too large for all other tools."""
+    trace = _export(kernels, seed=0)
+    _, tool, *_ = tools.tools(tools.Inputs(trace, trace, trace), None, readers=False)
+    result = Result(tool, kernels, measure(tool.command or [], 1, patience_s, wait_s))
+    print(_line(result), flush=True)
+    wall, peak = _cells(result)
+    taken = f"takes {wall} s and {peak} MiB" if result.timing.runs else f"was given up: {wall}"
+    return f"\nWith {kernels / 1e6:g} M kernels, {tool.name} {taken}.\n"
 
 
 def _hopeless(smaller: Result | None, kernels: int) -> str:
@@ -189,6 +200,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--wait", type=float, default=WAIT_S, metavar="S", help="for a quiet moment; default: %(default)g s"
     )
+    parser.add_argument(
+        "--largest", type=int, metavar="N", help="also an account of so many kernels; 20 M take a 2.5 GB file"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all runs here")
     parser.add_argument("--markdown", type=Path, default=PAGE, metavar="FILE", help="default: %(default)s")
     arguments = parser.parse_args(argv)
@@ -204,7 +218,8 @@ def main(argv: list[str] | None = None) -> int:
             made = {"origin": origin(results, hta), "results": [result.as_json() for result in results]}
             arguments.json.write_text(json.dumps(made, indent=1) + "\n")
         sizes = " and ".join(f"{kernels / 1e6:g} M" for kernels in sorted(arguments.kernels))
-        page = {"table": table(results), "origin": origin(results, hta), "sizes": sizes}
+        beyond = largest(arguments.largest, **limits) if arguments.largest else ""
+        page = {"largest": beyond, "table": table(results), "origin": origin(results, hta), "sizes": sizes}
         rules = {"patience": arguments.patience, "wait": arguments.wait, "repeat": arguments.repeat}
         arguments.markdown.write_text(_PAGE.format(**page, **_RULES, **rules))
     except OSError as error:

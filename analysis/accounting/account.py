@@ -12,11 +12,11 @@ from analysis import diagnose
 from analysis.accounting.causes import CAUSE_COLUMNS, CAUSES, Blame
 from analysis.accounting.gaps import Gaps, find_gaps
 from analysis.accounting.host import match_launches
-from analysis.accounting.kernels import attention_backend, attention_counts, is_kernel, kernel_table, shorten
+from analysis.accounting.kernels import attention_counts, is_kernel, kernel_table, shorten
 from analysis.accounting.phases import HARNESS_DOMAIN, ITERATION, Phases
 from analysis.accounting.stretches import Stretches
 from analysis.engine.collection import postponed
-from analysis.engine.grouping import Codes, blocks, durations, picked, runs, tally
+from analysis.engine.grouping import Codes, blocks, duration_type, durations, runs, tally, zero_column
 from analysis.engine.intervals import Ints
 from analysis.engine.parallel import at_once, in_threads, threads
 from analysis.reading.trace import Trace, TraceInfo
@@ -102,19 +102,16 @@ def account(trace: Trace) -> Account:
     rows = work["row"].to_numpy() if "row" in work else slice(len(work))
     launch = launched[rows]
     phases = Phases.of(ranges, trace.api, launch)
+    kernels = kernel_table(
+        shorten(work["name"]), phases.name_of(phases.stretch_of_work), work, _busy_ns(work, found, window)
+    )
     blame = Blame(trace, _in_trace(found, work), launched)
     cause, by_device, by_stretch = _split(found, blame, phases)
-    short, backend = shorten(work["name"]), attention_backend(work["name"])
-    devices = _device_table(work, found, by_device, backend, window, trace.info)
-    busy_ns, phase = int(devices["busy_ns"].sum()), phases.name_of(phases.stretch_of_work)
-    # One after the other: what needs most room for a while comes first, what stays last.
-    kernels = kernel_table(short, phase, work, busy_ns)
-    phase_table = _phase_table(phases, work, found, by_stretch, backend)
     return Account(
         window_ns=window,
-        devices=devices,
-        gaps=_gap_table(found, work, cause, short, phases, trace.api, launch),
-        phases=phase_table,
+        devices=_device_table(work, found, by_device, window, trace.info),
+        phases=_phase_table(phases, work, found, by_stretch),
+        gaps=_gap_table(found, work, cause, phases, trace.api, launch),
         kernels=kernels,
         warnings=diagnose.warnings(trace, work, launch),
         by_stretch=ByStretch(phases.stretches, rows, phases.stretch_of_work, by_stretch),
@@ -154,6 +151,13 @@ def _within(work: pd.DataFrame, window: tuple[int, int]) -> pd.DataFrame:
     return work
 
 
+def _busy_ns(work: pd.DataFrame, gaps: Gaps, window: tuple[int, int]) -> int:
+    """Of all devices together."""
+    devices = len(runs(work["device"].to_numpy())[0])
+    idle = sum(int((gaps.end_ns[block] - gaps.start_ns[block]).sum()) for block in blocks(len(gaps)))
+    return devices * (window[1] - window[0]) - idle
+
+
 def _split(gaps: Gaps, blame: Blame, phases: Phases) -> tuple[np.ndarray, Ints, Ints]:
     """The dominant cause of each gap, and idle time by cause: [devices, causes] and [stretches, causes].
 
@@ -161,7 +165,6 @@ def _split(gaps: Gaps, blame: Blame, phases: Phases) -> tuple[np.ndarray, Ints, 
     """
     devices, first = runs(gaps.device)
     device = np.repeat(np.arange(len(devices), dtype=np.int16), np.diff(first))
-    stretch = _at(phases.stretch_of_work, gaps.after, len(phases.stretches) - 1)
     cause = np.empty(len(gaps), dtype=np.int8)
 
     def every(nth: int) -> tuple[Ints, Ints]:
@@ -170,7 +173,7 @@ def _split(gaps: Gaps, blame: Blame, phases: Phases) -> tuple[np.ndarray, Ints, 
             for groups in (len(devices), len(phases.stretches))
         )
         for rows in islice(blame.chunks(), nth, None, workers):
-            blame.cut(rows).tally(device, stretch, by_device, by_stretch, cause)
+            blame.cut(rows).tally(gaps, device, phases.stretch_of_work, by_device, by_stretch, cause)
         return by_device, by_stretch
 
     workers = threads()
@@ -179,9 +182,8 @@ def _split(gaps: Gaps, blame: Blame, phases: Phases) -> tuple[np.ndarray, Ints, 
 
 
 def _device_table(
-    work: pd.DataFrame, gaps: Gaps, by_cause: Ints, backend: pd.Categorical, window: tuple[int, int],
-    info: TraceInfo,
-) -> pd.DataFrame:  # fmt: skip
+    work: pd.DataFrame, gaps: Gaps, by_cause: Ints, window: tuple[int, int], info: TraceInfo
+) -> pd.DataFrame:
     device, first = runs(work["device"].to_numpy())
     place = np.searchsorted(device, runs(gaps.device)[0])
     spent = np.zeros((len(device), len(CAUSES)), dtype=np.int64)
@@ -202,12 +204,10 @@ def _device_table(
     table["kernels"] = tally(group, len(device), is_kernel(work))
     table["work"] = np.diff(first)
     table[CAUSE_COLUMNS] = spent
-    return table.join(attention_counts(backend, group, len(device)))
+    return table.join(attention_counts(work["name"].array, group, len(device)))
 
 
-def _phase_table(
-    phases: Phases, work: pd.DataFrame, gaps: Gaps, by_stretch: Ints, backend: pd.Categorical
-) -> pd.DataFrame:
+def _phase_table(phases: Phases, work: pd.DataFrame, gaps: Gaps, by_stretch: Ints) -> pd.DataFrame:
     """See `Account.phases`."""
     table = phases.names.copy()
     count = len(phases.stretches)
@@ -220,13 +220,22 @@ def _phase_table(
     table["idle_share"] = table["idle_ns"] / active.where(active > 0)
     table["kernels"] = phases.total(tally(stretch, count, is_kernel(work)))
     table["work"] = phases.total(tally(stretch, count))
-    lengths = durations(gaps.start_ns, gaps.end_ns)
-    ended = _at(stretch, gaps.after, count - 1)
-    quantiles = [_median_and_p90(lengths[picked(member, ended)]) for member in phases.members()]
+    quantiles = [_median_and_p90(_lengths(gaps, stretch, member)) for member in phases.members()]
     table[["gap_median_ns", "gap_p90_ns"]] = np.array(quantiles, dtype=float).reshape(-1, 2)
     table[CAUSE_COLUMNS] = by_cause
-    attention = attention_counts(backend, stretch, count)
+    attention = attention_counts(work["name"].array, stretch, count)
     return table.join(pd.DataFrame(phases.total(attention.to_numpy()), columns=attention.columns))
+
+
+def _lengths(gaps: Gaps, stretch: Codes, member: np.ndarray) -> np.ndarray:
+    """Of the gaps that end with work of these stretches (bool, the last for no work), ns."""
+    lengths, count = zero_column(len(gaps), duration_type(gaps.start_ns, gaps.end_ns)), 0
+    for block in blocks(len(gaps)):
+        mine = member[_at(stretch, gaps.after[block], len(member) - 1)]
+        part = (gaps.end_ns[block] - gaps.start_ns[block])[mine]
+        lengths[count : count + len(part)] = part
+        count += len(part)
+    return lengths[:count]
 
 
 def _median_and_p90(lengths: np.ndarray) -> tuple[float, float]:
@@ -241,24 +250,22 @@ def _median_and_p90(lengths: np.ndarray) -> tuple[float, float]:
 
 
 def _gap_table(
-    gaps: Gaps, work: pd.DataFrame, cause: np.ndarray, names: pd.Categorical, phases: Phases,
-    api: pd.DataFrame, launch: Codes,
-) -> pd.DataFrame:  # fmt: skip
+    gaps: Gaps, work: pd.DataFrame, cause: np.ndarray, phases: Phases, api: pd.DataFrame, launch: Codes
+) -> pd.DataFrame:
     """See `Account.gaps`: names instead of rows of the work."""
-    stretch = _at(phases.stretch_of_work, gaps.after, len(phases.stretches) - 1)
     return pd.DataFrame(
         {
             "device": gaps.device,
             "start_ns": gaps.start_ns,
             "end_ns": gaps.end_ns,
-            "dur_ns": gaps.end_ns - gaps.start_ns,
+            "dur_ns": durations(gaps.start_ns, gaps.end_ns),
             "cause": pd.Categorical.from_codes(cause, pd.Index(CAUSES)),
-            "phase": phases.name_of(stretch),
-            "before": _take(names, gaps.before),
-            "after": _take(names, gaps.after),
+            "phase": _take(phases.name_of(phases.stretch_of_work), gaps.after),
+            "before": shorten(_take(work["name"].array, gaps.before)),
+            "after": shorten(_take(work["name"].array, gaps.after)),
             "before_row": _in_trace(gaps, work).before,
             "after_row": _in_trace(gaps, work).after,
-            "api": _take(api["name"].array, _at(launch, gaps.after, -1)),
+            "api": _take(_take(api["name"].array, launch), gaps.after),
         },
         copy=False,
     )
@@ -279,7 +286,8 @@ def _take(names: pd.Categorical, row: Codes) -> pd.Categorical:
 
 def _at(values: np.ndarray, row: Codes, otherwise: int) -> np.ndarray:
     """values[row], and something else for row -1."""
-    found = np.full(len(row), otherwise, dtype=values.dtype)
+    found = zero_column(len(row), values.dtype)
+    found[:] = otherwise
     for block in blocks(len(row)) if len(values) else ():
         part = row[block]
         found[block] = np.where(part >= 0, values[part], found[block])

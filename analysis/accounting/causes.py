@@ -31,7 +31,7 @@ import pandas as pd
 from analysis.accounting.gaps import Gaps
 from analysis.accounting.host import Calls, launch_waits
 from analysis.engine.compiled import loop_for
-from analysis.engine.grouping import Codes, Groups, blocks
+from analysis.engine.grouping import BLOCK_ROWS, Codes, Groups, zero_column
 from analysis.engine.intervals import Ints
 from analysis.reading.trace import Trace
 
@@ -44,7 +44,7 @@ HOST, SYNC, API, LAUNCH, DEPENDENCY, GRAPH, DISPATCH, PROFILER, UNKNOWN = range(
 # between graphs).
 DISPATCH_LIMIT_NS = 20_000
 
-_CHUNK_GAPS = 100_000
+_CHUNK_GAPS = BLOCK_ROWS
 
 
 @dataclass(frozen=True)
@@ -57,13 +57,18 @@ class Segments:
     cause: np.ndarray
 
     def tally(
-        self, device: np.ndarray, stretch: Codes, by_device: Ints, by_stretch: Ints, dominant: np.ndarray
-    ) -> None:
-        """Add the time of each gap and cause to by_device[device[gap]] and by_stretch[stretch[gap]], of shape
-        [groups, causes], and write the cause with most of it to dominant[gap]."""
+        self, gaps: Gaps, device: np.ndarray, stretch: Codes, by_device: Ints, by_stretch: Ints,
+        dominant: np.ndarray,
+    ) -> None:  # fmt: skip
+        """Add the time of each gap and cause to by_device[device[gap]] and to by_stretch[stretch[work]], of
+        shape [groups, causes], and write the cause with most of it to dominant[gap].
+
+        The work is what ended the gap; the last stretch stands for none.
+        """
         loop_for(_tally, len(self.gap))(
-            self.gap, self.start_ns, self.end_ns, self.cause, device, stretch, by_device, by_stretch, dominant
-        )
+            self.gap, self.start_ns, self.end_ns, self.cause, gaps.after, device, stretch, by_device,
+            by_stretch, dominant,
+        )  # fmt: skip
 
 
 class Blame:
@@ -76,12 +81,16 @@ class Blame:
         self._launch = launch
         self._calls = Calls.of(trace.api, trace.overhead, call_cause)
         # Row -1, no call, reads a number that is not used: there has to be one.
-        self._api_start, self._api_end = (
-            trace.api[name].to_numpy() if len(trace.api) else np.zeros(1, dtype=np.int64)
-            for name in ("start_ns", "end_ns")
+        self._api_start, self._api_end, self._api_thread = (
+            column if len(column) else np.zeros(1, dtype=np.int64)
+            for column in (
+                trace.api["start_ns"].to_numpy(),
+                trace.api["end_ns"].to_numpy(),
+                self._calls.thread,
+            )
         )
         self._waited = launch_waits(trace, gaps, launch)
-        self._process = work["process"].cat.codes.to_numpy()
+        self._process = work["process"].array.codes
         self._context, self._stream = work["context"].to_numpy(), work["stream"].to_numpy()
         self._continues = _continues(work, launch)
 
@@ -115,7 +124,7 @@ class Blame:
         trailing = after < 0
         call = self._launch[np.where(trailing, before, after)]
         known = call >= 0
-        thread = self._calls.thread[call]
+        thread = np.where(known, self._api_thread[call], -1)
         called = np.where(trailing, ends, self._api_start[call])
         returned = np.where(trailing, ends, self._api_end[call])
         in_time = returned <= begins
@@ -149,18 +158,21 @@ def _continues(work: pd.DataFrame, launch: Codes) -> np.ndarray:
         part = work.iloc[lost]
         key = launch.copy()
         key[lost] = (
-            launch.max()
-            + 1
-            + Groups().encode(part["process"].cat.codes.to_numpy(), part["correlation"].to_numpy())
+            launch.max() + 1 + Groups().encode(part["process"].array.codes, part["correlation"].to_numpy())
         )
-    earliest = np.full(int(key.max(initial=-1)) + 2, np.iinfo(np.int64).max)  # the last one: no launch at all
-    for block in blocks(len(key)):
-        np.minimum.at(earliest, key[block], start[block])
-    earliest[-1] = np.iinfo(np.int64).max
-    continues = np.empty(len(key), dtype=bool)
-    for block in blocks(len(key)):
-        continues[block] = start[block] > earliest[key[block]]
+    first = np.full(int(key.max(initial=-1)) + 1, -1, dtype=np.int32)  # row of each launch's earliest work
+    continues = zero_column(len(key), np.bool_)
+    loop_for(_follow, len(key))(key, start, first, continues)
     return continues
+
+
+def _follow(key: Codes, start: Ints, first: Codes, continues: np.ndarray) -> None:
+    for row in range(len(key)):
+        one = key[row]
+        if one >= 0 and (first[one] < 0 or start[row] < start[first[one]]):
+            first[one] = row
+    for row in range(len(key)):
+        continues[row] = key[row] >= 0 and start[row] > start[first[key[row]]]
 
 
 def call_cause(name: str) -> int:
@@ -176,15 +188,15 @@ def call_cause(name: str) -> int:
 
 
 def _tally(
-    gap: Codes, start: Ints, end: Ints, cause: np.ndarray, device: np.ndarray, stretch: Codes,
-    by_device: Ints, by_stretch: Ints, dominant: np.ndarray,
+    gap: Codes, start: Ints, end: Ints, cause: np.ndarray, after: Codes, device: np.ndarray,
+    stretch: Codes, by_device: Ints, by_stretch: Ints, dominant: np.ndarray,
 ) -> None:  # fmt: skip
     """See `Segments.tally`; the segments of a gap follow one another."""
     spent = np.zeros(by_device.shape[1], dtype=np.int64)
     for row in range(len(gap)):
         one, what, time = gap[row], cause[row], end[row] - start[row]
         by_device[device[one], what] += time
-        by_stretch[stretch[one], what] += time
+        by_stretch[stretch[after[one]] if after[one] >= 0 else len(by_stretch) - 1, what] += time
         spent[what] += time
         if row + 1 == len(gap) or gap[row + 1] != one:
             most = 0

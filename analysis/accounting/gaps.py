@@ -36,34 +36,38 @@ def find_gaps(work: pd.DataFrame, window: tuple[int, int]) -> Gaps:
     too), so a gap begins at the latest end so far, not at the previous one.
     """
     device, start, end = (work[name].to_numpy() for name in ("device", "start_ns", "end_ns"))
-    before, after = np.empty((2, len(work) + len(np.unique(device))), dtype=np.int32)
-    count = loop_for(_find, len(work))(device, start, end, *window, before, after)
-    before, after = before[:count], after[:count]
-    begins = np.where(before >= 0, end[before], window[0])
-    ends = np.where(after >= 0, start[after], window[1])
-    return Gaps(device[np.where(after >= 0, after, before)], begins, ends, before, after)
+    room = 2 * len(work)  # one before each at most, one after each device's last; what isn't used takes none
+    device_of = np.empty(room, dtype=device.dtype)
+    begins, ends = np.empty((2, room), dtype=np.int64)
+    before, after = np.empty((2, room), dtype=np.int32)
+    find = loop_for(_find, len(work))
+    count = find(device, start, end, *window, device_of, begins, ends, before, after)
+    return Gaps(device_of[:count], begins[:count], ends[:count], before[:count], after[:count])
 
 
 def _find(
-    device: np.ndarray, start: Ints, end: Ints, begins: int, ends: int, before: Codes, after: Codes
-) -> int:
-    """Fill `before` and `after`; returns how many gaps there are."""
+    device: np.ndarray, start: Ints, end: Ints, begins: int, ends: int,
+    device_of: np.ndarray, gap_start: Ints, gap_end: Ints, before: Codes, after: Codes,
+) -> int:  # fmt: skip
+    """Fill the columns of `Gaps`, the last five; returns how many gaps there are."""
     count = 0
     rows = len(start)
     latest = -1  # the row that ended last so far
     until = begins
     for row in range(rows):
         if start[row] > until:
-            before[count] = latest
-            after[count] = row
+            device_of[count] = device[row]
+            gap_start[count], gap_end[count] = until, start[row]
+            before[count], after[count] = latest, row
             count += 1
         if latest < 0 or end[row] >= until:  # of equal ends the last in order
             latest = row
             until = max(until, end[row])
         if row + 1 == rows or device[row + 1] != device[row]:
             if ends > until:
-                before[count] = latest
-                after[count] = -1
+                device_of[count] = device[row]
+                gap_start[count], gap_end[count] = until, ends
+                before[count], after[count] = latest, -1
                 count += 1
             latest = -1
             until = begins

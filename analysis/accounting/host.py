@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.accounting.gaps import Gaps
-from analysis.engine.grouping import Codes, Groups, blocks
+from analysis.engine.grouping import Codes, Groups, blocks, strictly_ascending
 from analysis.engine.intervals import Ints
 from analysis.reading.schema import GRAPH_ID_SHIFT, THREAD_BITS
 from analysis.reading.trace import Trace
@@ -27,9 +27,9 @@ def match_launches(work: pd.DataFrame, api: pd.DataFrame) -> Codes:
     for code, process in enumerate(work["process"].cat.categories):
         if process not in callers:
             continue
-        called = _part(api["process"].cat.codes.to_numpy() == callers[process])
+        called = _equal(api["process"].array.codes, callers[process])
         calls, rows = _by_correlation(api, called)
-        mine = _part(work["process"].cat.codes.to_numpy() == code)
+        mine = _equal(work["process"].array.codes, code)
         correlation = work["correlation"].to_numpy()[mine]
         found = np.empty(len(correlation), dtype=np.int32)
         for block in blocks(len(found)):
@@ -48,14 +48,14 @@ def _adopt_conditional_nodes(work: pd.DataFrame, launch: Codes, call_start: Ints
     What runs inside a conditional node (a loop on the device, say) is recorded with correlation id 0, but for
     nodes of the same graph outside of it the id is known. The upper half of a node's id is its graph's.
     """
-    node, start = work["graph_node"].cat.codes.to_numpy(), work["start_ns"].to_numpy()
+    node, start = work["graph_node"].array.codes, work["start_ns"].to_numpy()
     orphans = np.flatnonzero((node >= 0) & (launch < 0) & (work["correlation"].to_numpy() <= 0))
     if len(orphans) == 0:
         return
     known = np.flatnonzero((node >= 0) & (launch >= 0))
     graphs = Groups()
     graph_of = work["graph_node"].cat.categories.to_numpy(np.int64) >> GRAPH_ID_SHIFT
-    process = work["process"].cat.codes.to_numpy()
+    process = work["process"].array.codes
 
     def graph(rows: Ints) -> Codes:
         return graphs.encode(process[rows].astype(np.int64), graph_of[node[rows]])
@@ -74,7 +74,7 @@ def _by_correlation(api: pd.DataFrame, part: np.ndarray | slice) -> tuple[np.nda
     """Correlation ids of a part of the calls in ascending order, the earliest of equals first, and the rows
     of `api` that they come from; None if these are just all rows."""
     calls = api["correlation"].to_numpy()[part]
-    if (calls[1:] > calls[:-1]).all():
+    if strictly_ascending(calls):
         return calls, None if isinstance(part, slice) else np.flatnonzero(part)
     order = np.argsort(calls, kind="stable")
     if (np.diff(calls[order]) == 0).any():
@@ -82,9 +82,9 @@ def _by_correlation(api: pd.DataFrame, part: np.ndarray | slice) -> tuple[np.nda
     return calls[order], order if isinstance(part, slice) else np.flatnonzero(part)[order]
 
 
-def _part(mask: np.ndarray) -> np.ndarray | slice:
-    """A selection that copies nothing where everything is selected."""
-    return slice(None) if mask.all() else mask
+def _equal(values: np.ndarray, one: int) -> np.ndarray | slice:
+    """Where `values` are `one`: a selection that copies nothing where everything is selected."""
+    return slice(None) if len(values) and values.min() == one == values.max() else values == one
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class Calls:
     so are the rows of the profiler's overhead, whose own times are merged.
     """
 
-    thread: np.ndarray  # number of the thread of each row of trace.api, -1 for row -1
+    thread: np.ndarray  # number of the thread of each row of trace.api
     start_ns: Ints
     end_ns: Ints
     cause: np.ndarray
@@ -106,11 +106,11 @@ class Calls:
 
     @classmethod
     def of(cls, api: pd.DataFrame, overhead: pd.DataFrame, cause_of: Callable[[str], int]) -> Calls:
-        thread = api["thread"].cat.codes.to_numpy()
+        thread = api["thread"].array.codes
         threads = api["thread"].cat.categories.to_numpy()
         causes = np.array([cause_of(name) for name in api["name"].cat.categories], dtype=np.int8)
         start, end = api["start_ns"].to_numpy(), api["end_ns"].to_numpy()
-        cause = causes[api["name"].cat.codes.to_numpy()]
+        cause = causes[api["name"].array.codes]
         flat = _flattened(thread, start, end)
         if flat is not None:
             kept, start = flat
@@ -118,8 +118,7 @@ class Calls:
             end, cause = end[kept], cause[kept]
         else:
             first = np.searchsorted(thread, np.arange(len(threads) + 1))
-        owner = np.append(thread, np.array(-1, dtype=thread.dtype))
-        return cls(owner, start, end, cause, first, *_merged_overhead(overhead, threads))
+        return cls(thread, start, end, cause, first, *_merged_overhead(overhead, threads))
 
     def between(self, thread: Ints, start: Ints, end: Ints) -> tuple[Ints, Ints]:
         """Rows [first, last) of the calls of each thread that reach into [start, end)."""
@@ -138,7 +137,7 @@ def _between(
     if len(row_start) == 0:
         return first, last
     for one in np.unique(thread[thread >= 0]):
-        mine = _part(thread == one)
+        mine = _equal(thread, one)
         low, high = row_first[one], row_first[one + 1]
         first[mine] = low + np.searchsorted(row_end[low:high], start[mine], side="right")
         last[mine] = low + np.searchsorted(row_start[low:high], end[mine], side="left")
@@ -190,8 +189,8 @@ def launch_waits(trace: Trace, gaps: Gaps, launch: Codes) -> np.ndarray:
     calls = waits.assign(process=pd.Categorical(waits["process"]))
     row = match_launches(calls, trace.api)
     names = trace.api["name"].cat.categories
-    is_wait = np.array([bool(re.search(r"StreamWait", name)) for name in names] + [False])
-    waits = waits[is_wait[np.append(trace.api["name"].cat.codes.to_numpy(), -1)[row]]]
+    is_wait = np.array([bool(re.search(r"StreamWait", name)) for name in names])
+    waits = waits[(row >= 0) & is_wait[trace.api["name"].array.codes[row]]]
     if waits.empty:
         return found
     start = np.append(trace.api["start_ns"].to_numpy(), np.iinfo(np.int64).min)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from analysis.engine.compiled import loop_for
-from analysis.engine.grouping import Groups, duration_type, tally
+from analysis.engine.grouping import BLOCK_ROWS, Groups, blocks, duration_type, tally
 from analysis.engine.intervals import Ints
 
 # Names that say nothing without the class or the template argument they come with.
@@ -55,7 +55,7 @@ def short_name(name: str) -> str:
     return base
 
 
-def shorten(names: pd.Series) -> pd.Categorical:
+def shorten(names: pd.Series | pd.Categorical) -> pd.Categorical:
     """Short names for a categorical column; each distinct name is parsed once."""
     full = pd.Categorical(names)
     labels, short = pd.factorize(np.array([short_name(name) for name in full.categories], dtype=object))
@@ -113,27 +113,24 @@ def is_kernel(work: pd.DataFrame) -> npt.NDArray[np.bool_]:
     return np.asarray(kinds.categories.isin(["kernel", "graph"]))[kinds.codes]
 
 
-def attention_backend(names: pd.Series) -> pd.Categorical:
-    """The attention backend of each kernel, NA for all others; each distinct name is searched once.
+def attention_counts(names: pd.Categorical, group: npt.NDArray[np.integer], groups: int) -> pd.DataFrame:
+    """Kernels per group and attention backend: shape [groups, backends], columns as in ATTENTION_COLUMNS.
 
     `names` are full ones: a short name may have lost what gives the backend away. flash, cudnn and efficient
     are fused attention. `math` is softmax kernels, the sign of attention in separate steps; a softmax outside
     attention (over the vocabulary, say) counts there as well.
     """
-    full = pd.Categorical(names)
-    code = [
+    backend = [
         next((code for code, pattern in enumerate(_ATTENTION.values()) if pattern.search(name)), -1)
-        for name in full.categories
+        for name in names.categories
     ]
-    codes = np.array([*code, -1], dtype=np.int8)[full.codes]
-    return pd.Categorical.from_codes(codes, pd.Index(list(_ATTENTION), dtype=object))
-
-
-def attention_counts(backend: pd.Categorical, group: npt.NDArray[np.integer], groups: int) -> pd.DataFrame:
-    """Kernels per group and backend: shape [groups, backends], columns as in ATTENTION_COLUMNS."""
-    known = np.asarray(backend.codes >= 0)
-    cell = group[known].astype(np.int64) * len(_ATTENTION) + backend.codes[known]
-    counts = np.bincount(cell, minlength=groups * len(_ATTENTION)).reshape(groups, len(_ATTENTION))
+    of_name, backends = np.array([*backend, -1]), len(_ATTENTION)
+    counts = np.zeros((groups, backends), dtype=np.int64)
+    for block in blocks(len(group), max(BLOCK_ROWS, groups)):
+        of_row = of_name[names.codes[block]]
+        known = of_row >= 0
+        cell = group[block][known].astype(np.int64) * backends + of_row[known]
+        counts += np.bincount(cell, minlength=groups * backends).reshape(groups, backends)
     return pd.DataFrame(counts, columns=ATTENTION_COLUMNS)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.engine.compiled import loop_for
-from analysis.engine.grouping import Codes, picked
+from analysis.engine.grouping import Codes, blocks, picked
 from analysis.engine.intervals import Ints
 
 HARNESS_DOMAIN = "harness"  # the NVTX domain of this project's own ranges
@@ -57,20 +57,22 @@ class Stretches:
         return len(self.innermost)
 
     def of_calls(self, api: pd.DataFrame) -> Codes:
-        """The stretch in which each call begins: shape [calls]."""
-        found = np.full(len(api), len(self) - 1, dtype=np.int32)
+        """The stretch in which each call begins: shape [calls + 1], the last one for no call."""
+        found = np.full(len(api) + 1, len(self) - 1, dtype=np.int32)
         thread, start = api["thread"].array.codes, api["start_ns"].to_numpy()
         for code, one in enumerate(api["thread"].cat.categories.tolist()):
             first, last = self.threads.get(one, (0, 0))
             low, high = np.searchsorted(thread, [code, code + 1])
             cut = low + np.append(np.searchsorted(start[low:high], self.start_ns[first:last]), high - low)
-            if first < last:
-                found[cut[0] : high] = np.repeat(np.arange(first, last, dtype=np.int32), np.diff(cut))
+            for part in blocks(last - first):
+                number = np.arange(first + part.start, first + part.stop, dtype=np.int32)
+                borders = cut[part.start : part.stop + 1]
+                found[borders[0] : borders[-1]] = np.repeat(number, np.diff(borders))
         return found
 
     def of_work(self, api: pd.DataFrame, launch: Codes) -> Codes:
         """The stretch in which the call that launched each piece of work began: shape [work]."""
-        return picked(np.append(self.of_calls(api), np.int32(len(self) - 1)), launch)
+        return picked(self.of_calls(api), launch)
 
     def members(self, spans: pd.DataFrame) -> Codes:
         """The row of `spans` around each stretch, -1 for none: shape [stretches]. Spans begin and end with

@@ -13,17 +13,32 @@ from analysis.engine.intervals import Ints
 
 Codes = npt.NDArray[np.int32]
 
-BLOCK_ROWS = 1 << 19
+BLOCK_ROWS = 1 << 16
+_OFTEN_KEPT_BYTES = 1 << 24
+_NEVER_KEPT_BYTES = 1 << 26
 
 
-def blocks(rows: int) -> Iterator[slice]:
+def blocks(rows: int, size: int = BLOCK_ROWS) -> Iterator[slice]:
     """Slices that cover this many rows: what is computed block by block takes no memory in proportion."""
-    return (slice(first, min(first + BLOCK_ROWS, rows)) for first in range(0, rows, BLOCK_ROWS))
+    return (slice(first, min(first + size, rows)) for first in range(0, rows, size))
+
+
+def strictly_ascending(column: npt.NDArray[np.integer]) -> bool:
+    """Whether each value is larger than the one before."""
+    return all(bool((column[1:][block] > column[:-1][block]).all()) for block in blocks(len(column) - 1))
+
+
+def zero_column(rows: int, dtype: npt.DTypeLike) -> np.ndarray:
+    """Zeros. A large column takes memory only where something is written, and none once it is gone: glibc
+    keeps up to 64 MiB of what was freed to use it again, in each thread's own arena; more it maps apart."""
+    size = np.dtype(dtype).itemsize
+    room = _NEVER_KEPT_BYTES // size if rows * size > _OFTEN_KEPT_BYTES else 0
+    return np.zeros(max(rows, room), dtype=dtype)[:rows]
 
 
 def picked(values: np.ndarray, rows: npt.NDArray[np.integer]) -> np.ndarray:
     """values[rows], without the copy of `rows` in 64 bits that NumPy makes."""
-    found = np.empty(len(rows), dtype=values.dtype)
+    found = zero_column(len(rows), values.dtype)
     for block in blocks(len(rows)):
         found[block] = values[rows[block]]
     return found
@@ -38,7 +53,7 @@ def runs(column: npt.NDArray[np.integer]) -> tuple[npt.NDArray[np.integer], Ints
 def tally(codes: npt.NDArray[np.integer], groups: int, mask: npt.NDArray[np.bool_] | None = None) -> Ints:
     """How many rows (of those in `mask`) have each code: shape [groups]."""
     count = np.zeros(groups, dtype=np.int64)
-    for block in blocks(len(codes)):
+    for block in blocks(len(codes), max(BLOCK_ROWS, groups)):
         part = codes[block] if mask is None else codes[block][mask[block]]
         count += np.bincount(part, minlength=groups)
     return count

@@ -29,7 +29,7 @@ MISSING = np.iinfo(np.int64).min  # NULL
 Digest = TypeVar("Digest")
 _Bytes = npt.NDArray[np.uint8]
 _INTERIOR, _LEAF = 5, 13
-_CHUNK_BYTES = 2 << 20
+_CHUNK_BYTES = 1 << 20
 _SLACK_BYTES = 32  # a damaged row may be looked at beyond the last page, but no further
 _WAL = 2  # file format version of a database whose newest rows may be in another file
 

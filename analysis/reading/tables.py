@@ -15,8 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from analysis.engine.compiled import loop_for
-from analysis.engine.grouping import Codes, Groups, Numbered, numbered, picked, smallest
+from analysis.engine.grouping import Codes, Groups, Numbered, blocks, numbered, picked, smallest, zero_column
 from analysis.engine.intervals import Ints
 from analysis.reading import schema
 from analysis.reading.export import Export
@@ -54,15 +53,21 @@ class _Columns:
         """One more value or several of each column."""
         chunk = dict(part.numbers)
         for name, rows in part.groups.items():
-            chunk[name] = self._groups.setdefault(name, Groups()).recode(rows)
+            chunk[name] = smallest(self._groups.setdefault(name, Groups()).recode(rows))
         until = self._filled + len(next(iter(chunk.values())))
         if until > self._room:
             self._room = 2 * until
-            self._columns = {name: np.resize(one, self._room) for name, one in self._columns.items()}
         for name, values in chunk.items():
-            whole = self._columns.setdefault(name, np.empty(self._room, dtype=values.dtype))
-            whole[self._filled : until] = values
+            self._roomy(name, values.dtype)[self._filled : until] = values
         self._filled = until
+
+    def _roomy(self, name: str, dtype: np.dtype) -> np.ndarray:
+        """The column, made longer and of a wider type if it has to be."""
+        old = self._columns.get(name, np.empty(0, dtype=dtype))
+        if len(old) < self._room or not np.can_cast(dtype, old.dtype):
+            self._columns[name] = zero_column(self._room, np.promote_types(old.dtype, dtype))
+            self._columns[name][: self._filled] = old[: self._filled]
+        return self._columns[name]
 
     def take(self, name: str, dtype: type = np.int64) -> np.ndarray:
         """The whole column, which is then forgotten here."""
@@ -144,56 +149,64 @@ def _times(start: Ints, end: Ints) -> dict[str, np.ndarray]:
 def in_order(columns: dict[str, Column], group: str, ties: Sequence[str]) -> pd.DataFrame:
     """A table ordered by group, start and, where both are equal, by `ties`.
 
-    It takes the columns out of the dict one by one, so that only one at a time is in memory twice.
+    The dict's columns are replaced one by one, so that only one at a time is in memory twice.
     """
-    order = _order(columns, group, ties)
-    table = {}
-    for name in list(columns):
-        column = columns.pop(name)
-        if order is None:
-            table[name] = column
-        elif isinstance(column, pd.Categorical):
-            table[name] = pd.Categorical.from_codes(_taken(column.codes, order), dtype=column.dtype)
-        else:
-            table[name] = _taken(column, order)
-    return pd.DataFrame(table, copy=False)
+    order = _order(columns, group, "start_ns")
+    for name in (group, "start_ns"):
+        columns[name] = _reordered(columns[name], order)
+    order = _untied(order, columns, group, "start_ns", ties)
+    for name in columns:
+        if name not in (group, "start_ns"):
+            columns[name] = _reordered(columns[name], order)
+    return pd.DataFrame(columns, copy=False)
+
+
+def _reordered(column: Column, order: Codes | None) -> Column:
+    if order is None:
+        return column
+    if isinstance(column, pd.Categorical):
+        return pd.Categorical.from_codes(_taken(column.codes, order), dtype=column.dtype)
+    return _taken(column, order)
 
 
 def _taken(values: np.ndarray, rows: npt.NDArray[np.integer]) -> np.ndarray:
     """values[rows]; only zeros, as codes of the one process or device often are, take no memory."""
-    return picked(values, rows) if values.any() else np.zeros(len(rows), dtype=values.dtype)
+    return picked(values, rows) if values.any() else zero_column(len(rows), values.dtype)
 
 
-def _order(columns: Mapping[str, Column], group: str, ties: Sequence[str]) -> Ints | None:
-    """The rows in order; None if that is the order they are in."""
-    code, start = _codes(columns[group]), np.asarray(columns["start_ns"])
-    ascending, strictly = loop_for(_ascending, len(start))(code, start)
-    if strictly:
-        return None
-    order = None
-    if not ascending:
-        order = np.argsort(start, kind="stable")
-        if code.min() < code.max():
-            order = order[np.argsort(code[order], kind="stable")]
-        code, start = code[order], start[order]
-    same = np.zeros(len(start) + 1, dtype=bool)
-    same[1:-1] = (code[1:] == code[:-1]) & (start[1:] == start[:-1])
-    tied = np.flatnonzero(same[1:] | same[:-1])
-    if len(tied):
-        order = np.arange(len(start)) if order is None else order
-        ranks = [_codes(columns[name])[order[tied]] for name in reversed(ties)]
-        order[tied] = order[tied][np.lexsort([*ranks, np.cumsum(~same[tied])])]
+def _order(columns: Mapping[str, Column], group: str, start: str) -> Codes | None:
+    """The rows ordered by group and start; None if that is the order they are in."""
+    code, time = _codes(columns[group]), np.asarray(columns[start])
+    return None if _ascending(code, time) else np.lexsort([time, code]).astype(np.int32)
+
+
+def _ascending(code: np.ndarray, time: Ints) -> bool:
+    """Whether rows are in order of code and time."""
+    for block in blocks(len(time) - 1):
+        here, after = code[:-1][block], code[1:][block]
+        sooner = time[1:][block] < time[:-1][block]
+        if ((after < here) | (after == here) & sooner).any():
+            return False
+    return True
+
+
+def _untied(
+    order: Codes | None, columns: Mapping[str, Column], group: str, start: str, ties: Sequence[str]
+) -> Codes | None:
+    """`order`, in which rows of equal group and start are put in order of `ties`; the former two columns are
+    in order, all others are not yet."""
+    code, time = _codes(columns[group]), np.asarray(columns[start])
+    again = np.empty(0, dtype=np.int64)  # rows that equal the one before
+    for block in blocks(len(time) - 1):
+        same = (time[1:][block] == time[:-1][block]) & (code[1:][block] == code[:-1][block])
+        again = np.append(again, block.start + 1 + np.flatnonzero(same))
+    if len(again) == 0:
+        return order
+    order = np.arange(len(time), dtype=np.int32) if order is None else order
+    tied = np.union1d(again - 1, again)
+    ranks = [_codes(columns[name])[order[tied]] for name in reversed(ties)]
+    order[tied] = order[tied][np.lexsort([*ranks, np.cumsum(~np.isin(tied, again))])]
     return order
-
-
-def _ascending(code: np.ndarray, start: Ints) -> tuple[bool, bool]:
-    """Whether rows are in order of code and start, and whether no two are equal in both."""
-    strictly = True
-    for row in range(1, len(start)):
-        if code[row] < code[row - 1] or (code[row] == code[row - 1] and start[row] < start[row - 1]):
-            return False, False
-        strictly = strictly and (code[row] > code[row - 1] or start[row] > start[row - 1])
-    return True, strictly
 
 
 def _codes(column: Column) -> np.ndarray:

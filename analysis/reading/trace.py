@@ -68,8 +68,9 @@ class Trace:
     @postponed()
     def read(self) -> None:
         """Read what an account needs, several tables at a time."""
-        others = "waits", "overhead", "info", "ranges", "api"  # the large one last
-        at_once(lambda: self.work, lambda: [getattr(self, name) for name in others])
+        for name in ("ranges", "waits", "overhead", "info"):
+            getattr(self, name)
+        at_once(lambda: self.work, lambda: self.api)
 
     @property
     def path(self) -> Path:
@@ -97,7 +98,10 @@ class Trace:
     def waits(self) -> pd.DataFrame:
         """Synchronisations. Columns: process, context, stream, correlation (of the call), start_ns."""
         rows = self._small(schema.SYNC_TABLE, schema.SYNC_COLUMNS)
-        return pd.DataFrame(rows, columns=["process", "context", "stream", "correlation", "start_ns"])
+        table = pd.DataFrame(rows, columns=["process", "context", "stream", "correlation", "start_ns"])
+        return table.astype(
+            {"correlation": np.int32}
+        )  # the type of the others, or to compare would copy them
 
     @cached_property
     def overhead(self) -> pd.DataFrame:

@@ -44,13 +44,17 @@ def test_gaps_are_the_idle_nanoseconds_of_the_window(
     items = sorted(items)
     group, start, end = columns(items, offset)
     window = int(start.min()) - margin, int(end.max()) + margin
-    before, after = np.empty((2, len(items) + GROUPS), dtype=np.int32)
-    count = find(group, start, end, *window, before, after)
+    room = len(items) + GROUPS
+    device, (begins, ends) = np.empty(room, dtype=group.dtype), np.empty((2, room), dtype=np.int64)
+    before, after = np.empty((2, room), dtype=np.int32)
+    count = find(group, start, end, *window, device, begins, ends, before, after)
     gaps: dict[int, list[int]] = {one: [] for one in group.tolist()}
-    for first, last in zip(before[:count], after[:count], strict=True):
+    for row in range(count):
+        first, last = before[row], after[row]
         bounds = end[first] if first >= 0 else window[0], start[last] if last >= 0 else window[1]
-        assert bounds[0] < bounds[1]
-        gaps[int(group[max(first, last)])] += range(bounds[0] - offset, bounds[1] - offset)
+        assert bounds == (begins[row], ends[row]) and bounds[0] < bounds[1]
+        assert device[row] == group[max(first, last)]
+        gaps[int(device[row])] += range(bounds[0] - offset, bounds[1] - offset)
     for one, idle in gaps.items():
         assert len(idle) == len(set(idle)), "gaps of one group never overlap"
         assert set(idle) == set(range(window[0] - offset, window[1] - offset)) - busy_ns(items, one)
