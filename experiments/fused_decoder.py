@@ -18,6 +18,10 @@ class FusedDecoder:
         """Raises UserError for a decoder that the kernels can't compute."""
         _, _, rows, heads, _, head_size = static.own_cache.shape
         mlp = len(_matrix(static.layers[0].mlp_in).data)
+        if static.own_cache.dtype != torch.float16:
+            raise UserError(
+                f"decoder=fused computes in float16, not in {static.own_cache.dtype}", "decoder=static"
+            )
         problem = decoder_step.obstacle(heads * head_size, heads, mlp, rows)
         if problem:
             raise UserError(f"decoder=fused can't be used with {problem}", "decoder=static")

@@ -23,13 +23,22 @@ FLAGS = ("-O3", "-std=c++17", "-lineinfo", "--compiler-options=-fPIC", "--shared
 TIMEOUT_S = 300  # the largest takes half a minute
 
 
-def library(source: Path, defines: Mapping[str, int | str] | None = None) -> ctypes.CDLL:
+def library(source: Path, defines: Mapping[str, int | str] | None = None, least: int = 80) -> ctypes.CDLL:
     """The library of `source`, a .cu file, for the current GPU; `defines` become its macros.
 
-    Compiled once per content of the sources, defines, GPU architecture and compiler. Raises UserError
-    (MACHINE) without nvcc, or with the compiler's message if it fails or takes too long.
+    Compiled once per content of the sources, defines, GPU architecture and compiler. least: the compute
+    capability that its instructions need, without the dot. Raises UserError (MACHINE) for an older GPU,
+    without nvcc, or with the compiler's message if it fails or takes too long.
     """
-    return _load(source, tuple(sorted((defines or {}).items())), _architecture())
+    architecture = _architecture()
+    if int(architecture.rstrip("a")) < least:
+        found = int(architecture) / 10
+        raise UserError(
+            f"{source.name} needs a GPU of compute capability {least / 10} or later; this one has {found}",
+            "decoder=static topk=torch, which need none of its instructions",
+            ExitCode.MACHINE,
+        )
+    return _load(source, tuple(sorted((defines or {}).items())), architecture)
 
 
 def command(source: Path, output: Path, defines: Mapping[str, int | str], architecture: str) -> list[str]:
@@ -58,7 +67,11 @@ def _load(source: Path, defines: tuple[tuple[str, int | str], ...], architecture
 
 def _compile(source: Path, target: Path, defines: Mapping[str, int | str], architecture: str) -> None:
     print(f"compiling {source.name} for sm_{architecture} (once)", file=sys.stderr, flush=True)
-    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as problem:
+        hint = "XDG_CACHE_HOME=/a/folder/that/can/be/written"
+        raise UserError(f"compiled kernels can't be kept: {problem}", hint, ExitCode.STORAGE) from None
     unfinished = target.with_suffix(f".{os.getpid()}.tmp")
     line = command(source, unfinished, defines, architecture)
     try:
@@ -86,7 +99,7 @@ def _nvcc() -> str:
             return found
     raise UserError(
         "the CUDA kernels have to be compiled, and no nvcc was found in $NVCC, PATH or $CUDA_HOME",
-        "install the CUDA toolkit, or choose what needs no kernel: decoder=static topk=torch loop=host",
+        "install the CUDA toolkit, or decoder=generate, which needs no kernel of this project",
         ExitCode.MACHINE,
     )
 

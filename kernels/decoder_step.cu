@@ -37,7 +37,8 @@ using Weight = __half;
 using Weights8 = uint4;
 #endif
 
-// The residual stream in fixed point. 2^-32 is far below half's rounding; 2^31 far above half's range.
+// The residual stream in fixed point. 2^-32 is far below half's rounding; 2^31 far above half's range. What isn't
+// finite becomes the largest number.
 using Fixed = long long;
 constexpr float kFixedOne = 4294967296.f;
 __device__ __forceinline__ Fixed to_fixed(float value) { return __float2ll_rn(value * kFixedOne); }
@@ -137,7 +138,7 @@ __device__ __forceinline__ void layer_norm(const float (&raw)[kQueries][kPerThre
 #pragma unroll
     for (int i = 0; i < kPerThread; ++i)
       if (i < mine) sum += raw[q][i];
-    const float mean = device::sum_over_lanes<32>(sum) / (32 * mine);
+    const float mean = device::sum_over_lanes<32>(sum) / (32 * max(mine, 1));
 #pragma unroll
     for (int i = 0; i < kPerThread; ++i)
       if (i < mine) squares += (raw[q][i] - mean) * (raw[q][i] - mean);
@@ -384,7 +385,8 @@ __global__ void __cluster_dims__(kCluster, 1, 1) __launch_bounds__(kThreads) att
 
   int64_t position = 0;
   auto fetch_cache = [&] {  // the keys before the queries' own, split among the blocks
-    position = args.tokens.position[0];
+    // From the L2 cache, where the kernel that wrote it has left it: this one may not have waited yet.
+    position = __ldcg(args.tokens.position);
     const int each = share(static_cast<int>(position)), first = rank * each;
     count = max(0, min(each, static_cast<int>(position) - first));
     for (int i = threadIdx.x; i < count * 8; i += kThreads) {

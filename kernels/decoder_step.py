@@ -13,12 +13,15 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
+from harness.errors import ExitCode, UserError
 from kernels import build
+from kernels.checks import expect
 
 SOURCE = Path(__file__).with_suffix(".cu")
 HEAD = 64
 CLUSTER = 8  # blocks that share a head, the largest cluster that every Hopper GPU runs
 MAX_QUERIES = 8
+SHARED_BYTES = 227 * 1024  # that a block can have on Hopper
 _WARPS = 8
 _WEIGHTS = (
     *("self_tiles", "cross_tiles", "mlp_tiles", "norms"),
@@ -99,7 +102,7 @@ def pack(
     positions) float16.
     """
     mlp, width = layers[0].mlp_in.data.shape
-    units = _units(mlp, multiprocessors)
+    units = _units(mlp, width, layers[0].qkv.data.element_size(), multiprocessors)
     norms = torch.cat([layer.norms.flatten(0, 1) for layer in layers] + [last_norm]).contiguous()
     return Weights(
         shape={
@@ -121,10 +124,14 @@ def pack(
     )
 
 
-def _units(mlp: int, multiprocessors: int) -> int:
-    """Hidden units for a block: a multiple of the warps, and about a block per multiprocessor."""
-    blocks = multiprocessors // CLUSTER * CLUSTER
-    return -(-mlp // (blocks * _WARPS)) * _WARPS
+def _units(mlp: int, width: int, element_bytes: int, multiprocessors: int) -> int:
+    """Hidden units for a block: a multiple of the warps, about a block per multiprocessor, and no more than
+    MAX_QUERIES leave room for: in shared memory (struct MlpMemory), and with one value a lane."""
+    blocks = max(multiprocessors // CLUSTER, 1) * CLUSTER
+    part = width // CLUSTER
+    fixed = 8 * part + 8 * width + MAX_QUERIES * (8 * width + 4 * part + 8 * _WARPS) + 64
+    room = (SHARED_BYTES - fixed) // (_WARPS * (2 * width * element_bytes + 8 + 4 * MAX_QUERIES))
+    return _WARPS * min(-(-mlp // (blocks * _WARPS)), 32 // MAX_QUERIES, room)
 
 
 def _attention_tiles(into: Matrix, out: Matrix) -> torch.Tensor:
@@ -209,13 +216,19 @@ class DecoderStep:
             "CROSS_LENGTH": cross_cache.shape[4],
             "VOCAB_STAGES": max(2, _VOCABULARY_BYTES // stage),
         }
-        self._library = build.library(SOURCE, defines)
+        self._library = build.library(SOURCE, defines, least=90)
         self._check_layout(weights)
-        build.check(self._library.decoder_step_prepare(), "the set-up of the decoder's kernels")
+        if code := self._library.decoder_step_prepare():
+            raise UserError(
+                f"decoder=fused needs more shared memory than this GPU gives a block, for a decoder of width "
+                f"{width} and {queries} queries (CUDA error {code})",
+                "decoder=static, or quantize=int8",
+                ExitCode.MACHINE,
+            )
         residual = torch.zeros(3, queries, width, dtype=torch.int64, device=device)
         self.logits = torch.zeros(queries, size, dtype=torch.float32, device=device)
         self._kept = weights, self_cache, cross_cache, residual
-        self._queries = queries
+        self._queries, self._length = queries, self_cache.shape[4]
         pointers = {name: getattr(weights, name) for name in _WEIGHTS} | {
             "self_cache": self_cache,
             "cross_cache": cross_cache,
@@ -244,9 +257,10 @@ class DecoderStep:
 
         Returns float32 [queries, V]: the same tensor each time, which the next call overwrites.
         """
-        if places.shape != (1, self._queries) or history.dtype != torch.int64:
-            raise ValueError(f"{self._queries} places in a history of int64, not {tuple(places.shape)}")
+        expect("history", history, self.logits, torch.int64, 1, self._length)
+        expect("places", places, self.logits, torch.int64, 1, self._queries)
         self._step.history, self._step.position = history.data_ptr(), places.data_ptr()
-        stream = ctypes.c_void_p(torch.cuda.current_stream().cuda_stream)
-        build.check(self._library.decoder_step(ctypes.byref(self._step), stream), "a decode step")
+        with torch.cuda.device(self.logits.device):
+            stream = ctypes.c_void_p(torch.cuda.current_stream().cuda_stream)
+            build.check(self._library.decoder_step(ctypes.byref(self._step), stream), "a decode step")
         return self.logits

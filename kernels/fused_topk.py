@@ -163,7 +163,7 @@ def _(
     )
     with torch.cuda.device(logits.device):
         stream = ctypes.c_void_p(torch.cuda.current_stream().cuda_stream)
-        launch = build.library(SOURCE).fused_topk
+        launch = build.library(SOURCE, least=90).fused_topk
         build.check(launch(ctypes.byref(problem), rows, _TYPES[logits.dtype], int(pdl), stream), "fused_topk")
 
 

@@ -15,6 +15,9 @@ cudaError_t launch(void (*kernel)(Arguments...), dim3 grid, dim3 block, void* st
   config.blockDim = block;
   config.stream = static_cast<cudaStream_t>(stream);
   config.attrs = &attribute;
-  config.numAttrs = dependent ? 1 : 0;
+  int gpu = 0, generation = 0;
+  if (cudaError_t error = cudaGetDevice(&gpu)) return error;
+  if (cudaError_t error = cudaDeviceGetAttribute(&generation, cudaDevAttrComputeCapabilityMajor, gpu)) return error;
+  config.numAttrs = dependent && generation >= 9 ? 1 : 0;  // Hopper and later have it
   return cudaLaunchKernelEx(&config, kernel, arguments...);
 }

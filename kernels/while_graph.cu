@@ -31,7 +31,12 @@ extern "C" int while_graph_create(cudaGraph_t body, const int32_t* running, cuda
     params.conditional.handle = handle;
     params.conditional.type = cudaGraphCondTypeWhile;
     params.conditional.size = 1;
-    if (cudaError_t error = cudaGraphAddNode(&loop, graph, &first, nullptr, 1, &params)) return error;
+#if CUDART_VERSION >= 13000
+    const cudaError_t added = cudaGraphAddNode(&loop, graph, &first, nullptr, 1, &params);
+#else
+    const cudaError_t added = cudaGraphAddNode(&loop, graph, &first, 1, &params);
+#endif
+    if (added) return added;
     const cudaGraph_t inside = params.conditional.phGraph_out[0];
     if (cudaError_t error = cudaGraphAddChildGraphNode(&round, inside, nullptr, 0, body)) return error;
     if (cudaError_t error = add_condition(&last, inside, &round, handle, running)) return error;

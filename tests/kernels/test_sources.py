@@ -18,6 +18,7 @@ SMALL = {"D_MODEL": 768, "HEADS": 12, "FFN": 3072, "CLUSTER": 8, "MLP_UNITS": 24
 SMALL |= {"SELF_LENGTH": 448, "CROSS_LENGTH": 1500}
 STEP = ["decoder_step", "decoder_step_prepare", "decoder_step_size"]
 LOOP = ["while_graph_create", "while_graph_launch", "while_graph_destroy"]
+LARGE = SMALL | {"D_MODEL": 1280, "HEADS": 20, "FFN": 5120}
 # Source, defines, how many kernels it has, and what is called from Python.
 SOURCES = [
     (fused_topk.SOURCE, {}, 3, ["fused_topk"]),  # one for every float type
@@ -25,6 +26,7 @@ SOURCES = [
     (decoder_step.SOURCE, SMALL | {"QUERIES": 1, "WEIGHT_BYTES": 2}, 4, STEP),
     (decoder_step.SOURCE, SMALL | {"QUERIES": 8, "WEIGHT_BYTES": 2}, 4, STEP),
     (decoder_step.SOURCE, SMALL | {"QUERIES": 4, "WEIGHT_BYTES": 1}, 4, STEP),
+    (decoder_step.SOURCE, LARGE | {"QUERIES": 8, "WEIGHT_BYTES": 2}, 4, STEP),
     (build.KERNELS / "while_graph.cu", {}, 1, LOOP),
 ]
 
