@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from harness import gpu_metrics, ncu, nsys, processes
+from harness import gpu_metrics, ncu, nsys, processes, tools
 from harness.capture.nsys import check_ranges
 from harness.errors import ExitCode, UserError
 
@@ -61,6 +61,7 @@ def examine() -> list[Check]:
         ("driver", _driver),
         ("python", _python),
         ("torch", _torch),
+        ("nvcc", _nvcc),
         ("nsys", _nsys),
         ("ncu", _ncu),
         ("GPU metrics", _gpu_metrics),
@@ -158,6 +159,14 @@ def _torch() -> Check:
             why = "its CUDA is newer than the driver" if cuda else "it is a build for the CPU"
             return Check("torch", WARN, found, f"there is a GPU, but torch can't use it: {why}")
     return Check("torch", OK, found)
+
+
+def _nvcc() -> Check:
+    """What compiles the project's own kernels."""
+    if found := tools.find("nvcc", tools.NVCC_PLACES):
+        answer = tools.ask([found, "--version"], "does not start", tools.NVCC_HINT)
+        return Check("nvcc", OK, f"{answer.strip().splitlines()[-1]} ({found})")
+    return Check("nvcc", MISSING, "nvcc was not found on this machine", tools.NVCC_HINT)
 
 
 def _nsys() -> Check:

@@ -11,6 +11,8 @@ from pathlib import Path
 
 from harness.errors import ExitCode, UserError
 
+NVCC_PLACES = ("/usr/local/cuda/bin/nvcc", "/usr/local/cuda-*/bin/nvcc")
+NVCC_HINT = "install the CUDA toolkit, or decoder=generate, which needs no kernel of this project"
 PATIENCE_S = 60  # for calls that answer at once where the tool is healthy
 
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
+from harness import tools
 from harness.errors import ExitCode, UserError
 
 KERNELS = Path(__file__).parent
@@ -92,14 +92,11 @@ def _compile(source: Path, target: Path, defines: Mapping[str, int | str], archi
 
 @cache
 def _nvcc() -> str:
-    candidates = [os.environ.get("NVCC"), shutil.which("nvcc")]
-    candidates += [str(Path(os.environ.get("CUDA_HOME", "/usr/local/cuda")) / "bin/nvcc")]
-    for found in candidates:
-        if found and Path(found).is_file():
-            return found
+    if found := tools.find("nvcc", tools.NVCC_PLACES):
+        return str(found)
     raise UserError(
-        "the CUDA kernels have to be compiled, and no nvcc was found in $NVCC, PATH or $CUDA_HOME",
-        "install the CUDA toolkit, or decoder=generate, which needs no kernel of this project",
+        "the CUDA kernels have to be compiled, and no nvcc was found in $NVCC, PATH or /usr/local/cuda",
+        tools.NVCC_HINT,
         ExitCode.MACHINE,
     )
 

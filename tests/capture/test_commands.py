@@ -22,7 +22,18 @@ FakeNsys = Callable[..., Path]
 
 ROOT = Path(__file__).resolve().parents[2]
 
-CHECKS = {"GPU", "driver", "python", "torch", "nsys", "ncu", "GPU metrics", "perf events", "disk space"}
+CHECKS = {
+    "GPU",
+    "driver",
+    "python",
+    "torch",
+    "nvcc",
+    "nsys",
+    "ncu",
+    "GPU metrics",
+    "perf events",
+    "disk space",
+}
 
 
 def profile(command: Command, tmp_path: Path, *program: str) -> subprocess.CompletedProcess[str]:
