@@ -76,8 +76,8 @@ def cause_ns(row: Mapping[Any, Any] | pd.Series) -> dict[str, int]:
 
 
 def headline(acc: Account, ms_per_token: float | None = None) -> str:
-    """Like "The GPU idles 88% of the decode phase: 93% of that is host code between CUDA calls; a token takes
-    393 kernels and 6.84 ms".
+    """Like "The GPU idles 88% of the decode phase: 93% of that is host code between CUDA calls; a decode
+    step takes 393 kernels, a token 6.84 ms".
 
     ms_per_token: measured without a profiler; without it the traced time is given, and called so.
     """
@@ -94,11 +94,11 @@ def headline(acc: Account, ms_per_token: float | None = None) -> str:
         return sentence
     kernels = part.kernels / part.steps
     if ms_per_token is None:
-        time = f"{significant(part.total_ns / part.steps / 1e6)} ms while traced"
+        time = f" and {significant(part.total_ns / part.steps / 1e6)} ms while traced"
     else:
-        time = f"{significant(ms_per_token)} ms"
+        time = f", a token {significant(ms_per_token)} ms"
     noun = "kernel" if round(kernels) == 1 else "kernels"
-    return f"{sentence}; a token takes {kernels:,.0f} {noun} and {time}"
+    return f"{sentence}; a decode step takes {kernels:,.0f} {noun}{time}"
 
 
 def fastest(ms_per_token: Mapping[str, float]) -> str:

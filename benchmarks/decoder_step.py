@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import sys
 from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
@@ -22,6 +23,7 @@ from experiments import floor, quantize
 from experiments.fused_decoder import FusedDecoder, pack
 from experiments.static_decoder import StaticDecoder
 from harness.environment import gpu
+from harness.errors import ExitCode, UserError
 from kernels.decoder_step import DecoderStep
 
 REPLAYS = 300
@@ -29,10 +31,14 @@ Network = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 PLACE, LENGTH = 54, 112  # of the token; of the cache
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", type=Path, help="write the figures there")
     arguments = parser.parse_args()
+    if gpu() is None:
+        problem = UserError("no NVIDIA GPU was found", "a machine that has one", ExitCode.MACHINE)
+        print(problem.report(), file=sys.stderr)
+        return problem.exit_code
     rows = measure()
     print("| step | queries | µs | of the byte floor |\n| --- | ---: | ---: | ---: |")
     for row in rows:
@@ -40,6 +46,7 @@ def main() -> None:
         print(f"| {row['step']} | {row['queries']} | {row['median_us']:.1f} | {share} |")
     if arguments.json:
         arguments.json.write_text(json.dumps({"gpu": gpu(), "rows": rows}, indent=1))
+    return ExitCode.OK
 
 
 @torch.inference_mode()
@@ -97,4 +104,4 @@ def _median_us(body: Callable[[], object], kept: list[object]) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 import soundfile
 
+from benchmarks.arguments import positive
 from experiments import audio, models
 from experiments.audio import SAMPLE_RATE_HZ, WINDOW_S, WINDOW_SAMPLES
 from experiments.options import Options
@@ -65,12 +66,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(error.report(), file=sys.stderr)
         return error.exit_code
+    except OSError as problem:
+        print(UserError(str(problem)).report(), file=sys.stderr)
+        return ExitCode.STORAGE
     return ExitCode.OK
 
 
 def measure(options: argparse.Namespace) -> None:
     """A row for each batch and source. `once`: one pass after warm-up, for a trace; its time is not kept."""
     device = device_for(options.device)
+    if device == "cpu" and options.json == RESULTS and not options.once:
+        raise UserError(
+            "this benchmark is about a GPU, and torch finds none",
+            "--device cpu --model tiny_random --json FILE, to see that it works",
+            ExitCode.MACHINE,
+        )
     cfg = configuration(options.model, options.scope)
     loaded = models.load(cfg["model"], cfg["attention"], "en", device, None)
     sound = join(audio.load(HELD_OUT), options.windows * WINDOW_S).samples[: options.windows * WINDOW_SAMPLES]
@@ -226,10 +236,12 @@ def _share(row: dict[str, Any] | None) -> str:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.throughput", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--batch", type=int, nargs="+", default=[1, 8, 64], help="windows at once (1 8 64)")
+    parser.add_argument(
+        "--batch", type=positive, nargs="+", default=[1, 8, 64], help="windows at once (1 8 64)"
+    )
     parser.add_argument("--source", nargs="+", choices=("pcm", "files"), default=["pcm", "files"])
-    parser.add_argument("--windows", type=int, default=256, help="windows of sound in a pass (256)")
-    parser.add_argument("--repeat", type=int, default=5, help="passes after one of warm-up (5)")
+    parser.add_argument("--windows", type=positive, default=256, help="windows of sound in a pass (256)")
+    parser.add_argument("--repeat", type=positive, default=5, help="passes after one of warm-up (5)")
     parser.add_argument("--once", action="store_true", help="one pass after warm-up, for a recording")
     parser.add_argument(
         "--model", default="whisper_small_random", help="a choice of conf/model (%(default)s)"

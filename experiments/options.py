@@ -177,6 +177,12 @@ def _refuse(options: Options) -> None:
 
 
 def _refuse_with_fused(options: Options) -> None:
+    if options.batch > 1:
+        raise UserError(
+            f"batch={options.batch} can't be combined with decoder=fused: its kernels are written for "
+            "one window at a time",
+            "batch=1, or decoder=static graphs.how=compile",
+        )
     if options.graphs == "compile":
         raise UserError(
             "graphs.how=compile can't be combined with decoder=fused: its kernels leave nothing to compile",

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from harness import moved
 from harness.errors import ExitCode, UserError
 from harness.metrics import ERROR_RATES, FLOOR_MS, FLOOR_RATIO
+from harness.phases import DECODE_STEP, TOKENS
 from harness.record import Record, code_label, day
 
 PERFETTO_ROWS = 2_000_000  # of a trace that is still written for the viewer without being asked
@@ -81,6 +82,19 @@ def overhead(name: str, measured: dict[str, Any], traced: dict[str, Any]) -> dic
     """How much longer a token takes under the profiler, as a share (0.1: ten per cent), by that name."""
     plain, profiled = (latency(child).get("ms_per_token") for child in (measured, traced))
     return {name: profiled / plain - 1} if plain and profiled else {}
+
+
+def by_token(metrics: dict[str, float], traced: dict[str, Any]) -> dict[str, float]:
+    """The metrics of a trace, which knows steps: where a step gives several tokens, or none, its
+    `*_per_token` become those of a token that the traced child counted."""
+    iterations = traced["iterations"]
+    steps = sum(len(one["phases"].get(DECODE_STEP, ())) for one in iterations)
+    tokens = sum(one.get("counts", {}).get(TOKENS, 0) for one in iterations)
+    if not (steps and tokens):
+        return metrics
+    return {
+        name: value * steps / tokens if "_per_token" in name else value for name, value in metrics.items()
+    }
 
 
 def floor(child: dict[str, Any], gpu: dict[str, Any] | None) -> dict[str, float]:

@@ -175,6 +175,9 @@ class _Run:
         """How many times faster a token is than in run `other`."""
         theirs = Record.load(self.plan.outputs / other).metrics.get("ms_per_token")
         mine = self.record.metrics.get("ms_per_token")
+        work = json.loads((self.plan.outputs / other / MEASURE_JSON).read_text())["workload"]
+        if work.get("batch", 1) != self.plan.config.get("batch", 1):  # a token of a batch is another thing
+            return {}
         return {SPEEDUP: theirs / mine} if theirs and mine else {}
 
     def _explain(self, error: Exception) -> UserError:

@@ -41,7 +41,7 @@ def trace(job: Job, measured: dict[str, Any]) -> None:
     subject = page.subject_of(job.record, job.folder, job.record.scope)
     stamp = digest.stamp_of(job.record, profiled=True)
     known = digest.digest(found, job.plots, stamp, subject, job.folder / PERFETTO)
-    job.record.metrics |= known.metrics
+    job.record.metrics |= digest.by_token(known.metrics, traced)
     job.report.say(tables(known.account))
     job.report.say_if(report.memory_sentence(job.record.metrics))
     _keep(job, known)

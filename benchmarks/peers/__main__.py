@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
+from benchmarks.arguments import positive
 from benchmarks.peers import book, contest, table
 from benchmarks.peers.contenders import Task, chosen, everyone, model
 from harness import environment, processes
@@ -119,12 +120,12 @@ def _parser() -> argparse.ArgumentParser:
     names = ", ".join(one.name for one in everyone())
     option = parser.add_argument
     option("--only", nargs="+", default=["*"], metavar="NAME", help=f"patterns of: {names}")
-    option("--batch", nargs="+", type=_positive, default=[1, 8, 64], metavar="N", help="default: 1 8 64")
+    option("--batch", nargs="+", type=positive, default=[1, 8, 64], metavar="N", help="default: 1 8 64")
     option("--device", choices=("cuda", "cpu"), default="cuda", help="default: cuda (fp16); cpu: fp32")
     option("--model", default="whisper_small_random", help="of conf/model, default: %(default)s")
     option("--tokens", type=int, default=100, metavar="N", help="per window, default: %(default)s")
-    option("--warmup", type=_positive, default=2, metavar="N", help="default: %(default)s")
-    option("--iterations", type=_positive, default=20, metavar="N", help="at most, default: %(default)s")
+    option("--warmup", type=positive, default=2, metavar="N", help="default: %(default)s")
+    option("--iterations", type=positive, default=20, metavar="N", help="at most, default: %(default)s")
     option("--seconds", type=float, default=3.0, metavar="S", help="of iterations, default: %(default)s")
     option("--patience", type=float, default=200.0, metavar="S", help="per contender, default: %(default)s")
     option("--into", type=Path, metavar="FILE", help="default: results/bench.json, on a CPU outputs/bench/")
@@ -138,13 +139,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     tables.set_defaults(command=show)
     return parser
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError("has to be at least 1")
-    return value
 
 
 if __name__ == "__main__":

@@ -98,11 +98,24 @@ def _sounds(inputs: Sequence[str], stack: ExitStack, tally: Tally) -> list[Path]
     found: dict[Path, None] = {}
     for given in inputs:
         try:
-            path = stack.enter_context(standard_input()) if given == STDIN else Path(given).expanduser()
-            found |= dict.fromkeys(sound_files(path))
+            if given == STDIN:
+                files = sound_files(stack.enter_context(standard_input()))
+            else:
+                files = _sound_files(given)
+            found |= dict.fromkeys(files)
         except UserError as error:
             tally.fail(error)
     return list(found)
+
+
+def _sound_files(given: str) -> list[Path]:
+    """Those of a file or folder; UserError also for a name that the system can't look up."""
+    try:
+        return sound_files(Path(os.path.expanduser(given)))
+    except OSError as problem:
+        reason = problem.strerror or str(problem)
+        hint = "files or folders of sound, or - for standard input"
+        raise UserError(f"{given} can't be read ({reason})", hint, ExitCode.INPUT) from None
 
 
 def _settings(options: argparse.Namespace) -> dict[str, object]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
@@ -126,10 +125,11 @@ def _check_room(previous_tokens: int, loaded: LoadedModel) -> None:
 
 
 def _static_scopes() -> list[str]:
-    files = sorted((usage.CONF / "scope").glob("*.yaml"))
-    return [
-        file.stem for file in files if re.search(r"^decoder: (static|fused)$", file.read_text(), re.MULTILINE)
-    ]
+    """Those that the pipeline can decode with."""
+    from omegaconf import OmegaConf
+
+    scopes = {file.stem: OmegaConf.load(file) for file in sorted((usage.CONF / "scope").glob("*.yaml"))}
+    return [name for name, cfg in scopes.items() if cfg.decoder != "generate" and "speculate" not in cfg]
 
 
 def _scope_error(scope: str, error: UserError) -> UserError:

@@ -7,7 +7,7 @@ from typing import Any
 
 from experiments.models import LoadedModel
 from experiments.transcribe.long_form import Language
-from harness.errors import UserError
+from harness.errors import ExitCode, UserError
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,7 @@ def language_of(loaded: LoadedModel, task: str) -> Language:
         raise UserError(
             f"model {loaded.name} has random weights and no vocabulary, so it gives token ids and no words",
             "--model bundled, the folder of a Whisper checkpoint, or its name on the hub",
+            ExitCode.INPUT,
         )
     special = SpecialTokens.of(loaded)
     prompt = loaded.prompt[:-1]  # the last one asks for no timestamps

@@ -1,6 +1,7 @@
 """Transcripts as text, subtitles (SubRip, WebVTT), JSON and tab-separated values.
 
-JSON and TSV have the fields that openai-whisper's have, so that what reads those reads these.
+JSON (but for `seek`) and TSV have the fields that openai-whisper's have, so that what reads those reads
+these.
 """
 
 from __future__ import annotations
@@ -49,6 +50,8 @@ def as_json(transcript: Transcript) -> str:
     segments = [
         {"id": number} | dataclasses.asdict(segment) for number, segment in enumerate(transcript.segments)
     ]
+    for segment in segments:
+        segment["words"] = [{"word": word.pop("text"), **word} for word in segment["words"]]
     whole = {
         "text": transcript.text,
         "language": transcript.language,

@@ -109,14 +109,14 @@ def test_the_headline_says_what_dominates(eager: tuple[Trace, Account], graph: t
     said = headline(eager[1])
     assert re.fullmatch(
         r"The GPU idles 92% of the decode steps: \d\d% of that is host code between CUDA calls; "
-        r"a token takes [\d,]+ kernels and [\d.]+ ms while traced",
+        r"a decode step takes [\d,]+ kernels and [\d.]+ ms while traced",
         said,
     )
     step = eager[1].phase("decode.step")
     assert step is not None and f" {step['kernels'] / step['count']:,.0f} kernels " in said
-    assert headline(eager[1], ms_per_token=6.84).endswith(" kernels and 6.84 ms")
+    assert headline(eager[1], ms_per_token=6.84).endswith(" kernels, a token 6.84 ms")
     assert headline(graph[1]).startswith("The GPU idles 15% of the decode steps: ")
-    assert "; a token takes 16 kernels and " in headline(graph[1])
+    assert "; a decode step takes 16 kernels and " in headline(graph[1])
 
 
 def test_the_fastest_is_named_with_its_distance_from_the_first() -> None:

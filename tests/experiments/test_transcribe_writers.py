@@ -69,7 +69,7 @@ def test_json() -> None:
     assert found["segments"][0]["text"] == " One & <two>."
     assert found["segments"][0]["tokens"] == [1, 2]
     assert found["segments"][3]["words"][1] == {
-        "text": "ne",
+        "word": "ne",
         "start": 3662.0,
         "end": 3663.0,
         "probability": 0.8,
