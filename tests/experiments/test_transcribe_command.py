@@ -90,7 +90,7 @@ def test_what_is_done_is_skipped(tmp_path: Path, capsys: pytest.CaptureFixture[s
 
     assert "1 file, 6.8 s of sound in" in said()
     (segment,) = json.loads((tmp_path / "out" / "a.json").read_text())["segments"]
-    assert "".join(word["text"] for word in segment["words"]) == segment["text"]
+    assert "".join(word["word"] for word in segment["words"]) == segment["text"]
     times = [time for word in segment["words"] for time in (word["start"], word["end"])]
     assert times == sorted(times) and segment["start"] <= times[0] < times[-1] <= segment["end"]
     assert said() == "1 file done before (--force does them again)\n"
@@ -173,7 +173,7 @@ def test_standard_input_to_standard_output(
         (["--scope", "nothing"], ExitCode.USAGE, "there is no scope 'nothing'"),
         (["--scope", "baseline"], ExitCode.USAGE, "generate"),
         (["--batch", "0"], ExitCode.USAGE, "--batch 0"),
-        (["--model", "tiny_random"], ExitCode.USAGE, "no vocabulary"),
+        (["--model", "tiny_random"], ExitCode.INPUT, "no vocabulary"),
         (["--model", "{file}"], ExitCode.INPUT, "could not be loaded"),
         (["--language", "xx"], ExitCode.USAGE, "--language xx is not spoken"),
         (["--previous-tokens", "400"], ExitCode.USAGE, "0 to 223"),
