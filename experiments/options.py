@@ -83,8 +83,7 @@ class Options:
     decoder: `generate` (transformers' own loop), `static` (this project's round of constant shape) or `fused`
         (the same with CUDA kernels of its own).
     graphs: how the static round is captured: `none`, `manual` (torch.cuda.CUDAGraph) or `compile` (the same
-    of
-        a step that torch.compile has fused).
+        of a step that torch.compile has fused).
     loop: who repeats the round: the `host`, a launch each, or the `device`, one launch for all.
     batch: windows that are decoded together.
     topk: how a token is chosen: the `argmax` of what isn't suppressed; under all of Whisper's rules, with its
@@ -151,8 +150,7 @@ def _refuse(options: Options) -> None:
     elif options.attention == "flash":
         raise UserError(
             f"attention=flash can't be combined with decoder={options.decoder}: PyTorch's flash "
-            f"kernel takes no "
-            "mask, and a cache of constant size needs one",
+            "kernel takes no mask, and a cache of constant size needs one",
             f"attention=sdpa with decoder={options.decoder}, or decoder=generate",
         )
     if options.decoder == "fused":

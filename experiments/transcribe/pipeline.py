@@ -50,9 +50,8 @@ class _File:
 
 
 class Pipeline:
-    """Listens with `decoder`, each stretch as `listener` does it; sequential: each file is one stretch,
-    instead
-    of being cut at its silences."""
+    """Listens with `decoder`, each stretch as `listener` does it; sequential: each file is one stretch, and
+    not cut at its silences."""
 
     def __init__(self, decoder: WindowDecoder, listener: Listener, language: str, sequential: bool) -> None:
         self._decoder = decoder
