@@ -37,7 +37,7 @@ from experiments.transcribe.long_form import Listening, Pcm
 from experiments.transcribe.pipeline import Pipeline
 from experiments.transcribe.static import StaticWindowDecoder
 from experiments.transcribe.together import Task, together
-from experiments.transcribe.transcriber import SCOPE, configuration, device_for
+from experiments.transcribe.transcriber import SCOPE, configuration
 from experiments.transcribe.windows import Stretch
 from harness import environment, phases
 from harness.errors import ExitCode, UserError
@@ -74,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def measure(options: argparse.Namespace) -> None:
     """A row for each batch and source. `once`: one pass after warm-up, for a trace; its time is not kept."""
-    device = device_for(options.device)
+    device = models.device_for(options.device)
     if device == "cpu" and options.json == RESULTS and not options.once:
         raise UserError(
             "this benchmark is about a GPU, and torch finds none",
@@ -143,7 +143,7 @@ def _write(folder: Path, sound: np.ndarray) -> list[Path]:
 
 def _add(options: argparse.Namespace, batch: int, source: str, found: dict[str, Any]) -> None:
     """Put a row into the file, in place of the one with the same setting."""
-    stamp = environment.stamp(device_for(options.device))
+    stamp = environment.stamp(models.device_for(options.device))
     row = {
         "batch": batch,
         "source": source,

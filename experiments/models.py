@@ -52,6 +52,17 @@ class LoadedModel:
         return str(self.tokenizer.decode(tokens, skip_special_tokens=True)).strip()
 
 
+def device_for(wanted: str) -> str:
+    """`cuda` or `cpu` for `auto`, `cuda` or `cpu`. Raises UserError where there is no GPU for `cuda`."""
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise UserError(
+            "--device cuda, but torch finds no GPU here",
+            "--device auto, or python -m harness.doctor to see what is missing",
+            ExitCode.MACHINE,
+        )
+    return "cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu"
+
+
 def load(
     cfg: Mapping[str, Any], attention: str, language: str, device: str, max_new_tokens: int | None
 ) -> LoadedModel:

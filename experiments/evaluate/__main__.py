@@ -56,11 +56,12 @@ def evaluate(
     `skipped`, the reason. Raises UserError."""
     from transformers import logging as transformers_logging
 
+    from experiments import models
     from experiments.evaluate import agreement, pipeline, robustness, tables, timestamps, words
     from experiments.evaluate.subject import Skipped, open_subject
 
     transformers_logging.disable_progress_bar()
-    device = _device(wanted_device)
+    device = models.device_for(wanted_device)
     subject = open_subject(model, audio_path, device)
     transcripts = words.transcribe(subject)
     found = _made(subject, audio_path)
@@ -127,18 +128,6 @@ def _shown(path: Path) -> str:
     path = path.expanduser().resolve()
     inside = path.is_relative_to(environment.PROJECT)
     return path.relative_to(environment.PROJECT).as_posix() if inside else path.name
-
-
-def _device(wanted: str) -> str:
-    import torch
-
-    if wanted == "cuda" and not torch.cuda.is_available():
-        raise UserError(
-            "--device cuda, but torch finds no GPU here",
-            "--device auto, or python -m harness.doctor to see what is missing",
-            ExitCode.MACHINE,
-        )
-    return "cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu"
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -46,6 +46,7 @@ class Transcriber:
         careful: bool = True,
         device: str = "auto",
     ) -> None:
+        from experiments import models
         from experiments.options import Options
         from experiments.transcribe.long_form import Habits, listen
         from experiments.transcribe.pipeline import Pipeline
@@ -55,7 +56,7 @@ class Transcriber:
         _check(batch, task)
         cfg = configuration(model, scope)
         options = Options.from_config(cfg)
-        where = device_for(device)
+        where = models.device_for(device)
         loaded = _load(cfg["model"], options.attention, language, where)
         _check_room(previous_tokens, loaded)
         habits = Habits(previous_tokens, careful=careful)
@@ -137,19 +138,6 @@ def _scope_error(scope: str, error: UserError) -> UserError:
     if (usage.CONF / "scope" / f"{scope}.yaml").is_file():
         return error
     return UserError(f"there is no scope {scope!r}", f"--scope with one of: {', '.join(_static_scopes())}")
-
-
-def device_for(wanted: str) -> str:
-    """`cuda` or `cpu` for `auto`, `cuda` or `cpu`. Raises UserError where there is no GPU for `cuda`."""
-    import torch
-
-    if wanted == "cuda" and not torch.cuda.is_available():
-        raise UserError(
-            "--device cuda, but torch finds no GPU here",
-            "--device auto, or python -m harness.doctor to see what is missing",
-            ExitCode.MACHINE,
-        )
-    return "cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu"
 
 
 def _check(batch: int, task: str) -> None:
