@@ -130,6 +130,7 @@ def test_interrupted_in_the_middle_of_a_folder_what_is_done_is_kept(tmp_path: Pa
     assert len(list(out.glob("*.txt"))) == len(texts) + 1
 
 
+@pytest.mark.slow
 def test_text_goes_where_it_was_sent_though_a_terminal_shows_progress(tmp_path: Path) -> None:
     ours, theirs = pty.openpty()
     try:

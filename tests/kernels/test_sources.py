@@ -24,9 +24,15 @@ SOURCES = [
     (fused_topk.SOURCE, {}, 3, ["fused_topk"]),  # one for every float type
     (accept.SOURCE, {}, 1, ["accept_drafts"]),
     (decoder_step.SOURCE, SMALL | {"QUERIES": 1, "WEIGHT_BYTES": 2}, 4, STEP),
-    (decoder_step.SOURCE, SMALL | {"QUERIES": 8, "WEIGHT_BYTES": 2}, 4, STEP),
-    (decoder_step.SOURCE, SMALL | {"QUERIES": 4, "WEIGHT_BYTES": 1}, 4, STEP),
-    (decoder_step.SOURCE, LARGE | {"QUERIES": 8, "WEIGHT_BYTES": 2}, 4, STEP),
+    pytest.param(
+        decoder_step.SOURCE, SMALL | {"QUERIES": 8, "WEIGHT_BYTES": 2}, 4, STEP, marks=pytest.mark.slow
+    ),
+    pytest.param(
+        decoder_step.SOURCE, SMALL | {"QUERIES": 4, "WEIGHT_BYTES": 1}, 4, STEP, marks=pytest.mark.slow
+    ),
+    pytest.param(
+        decoder_step.SOURCE, LARGE | {"QUERIES": 8, "WEIGHT_BYTES": 2}, 4, STEP, marks=pytest.mark.slow
+    ),
     (build.KERNELS / "while_graph.cu", {}, 1, LOOP),
 ]
 
