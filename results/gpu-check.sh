@@ -5,7 +5,7 @@
 #   calibrate  the gap analysis against gaps that are known                       (1 min)
 #   ladder     all scopes, published to INTO if all of them worked                (10 min)
 #   drafts     speculation with scripted acceptance, and with the bundled pair    (2 min)
-#   words      the bundled checkpoint in fp16 on clips that it never heard        (2 min)
+#   words      all scopes in fp16 on clips that the bundled checkpoint never heard (4 min)
 #   kernels    one decode step by Nsight Compute, and how far the samples agree   (5 min)
 # Without a PART: all. INTO is where results go, default results/h200; PYTHON the interpreter, default
 # .venv/bin/python; OUTPUTS a folder that is kept, default a temporary one; OVERRIDES more settings of the ladder.
@@ -64,8 +64,9 @@ drafts() {
 
 words() {
   check "$python" -m experiments.evaluate --device cuda
-  check "$python" -m harness -m +scope=baseline,cuda_graphs audio=heldout capture=none measure.warmup=1 \
-    measure.iterations=2 "outputs=$outputs/words"
+  check "$python" -m harness -m '+scope=glob(*)' audio=heldout capture=none measure.warmup=0 measure.iterations=1 \
+    "outputs=$outputs/words"
+  check "$python" -m harness.results table --db "$outputs/words/results.db" --markdown
 }
 
 kernels() {
