@@ -5,7 +5,7 @@ set -euo pipefail
 usage() {
   cat <<'TEXT'
 usage: ./nsys-run.sh +scope=SCOPE [OVERRIDE ...]    run a scope with capture=nsys
-       ./nsys-run.sh [--gpu-metrics auto|off|HZ] -- PROGRAM [ARGS ...]
+       ./nsys-run.sh [--graphs node|graph] [--gpu-metrics auto|off|HZ] -- PROGRAM [ARGS ...]
                                                     record any program and account for its GPU time
 
 examples:
@@ -13,6 +13,7 @@ examples:
   ./nsys-run.sh +scope=baseline model=tiny_random
   ./nsys-run.sh -- python anything.py --some-option
   ./nsys-run.sh --gpu-metrics auto -- ./my_cuda_program      and what the GPU's memory did meanwhile
+  ./nsys-run.sh --graphs graph -- ./my_cuda_program          each CUDA graph as one piece: for loops inside of one
 
 Works from any folder, and paths that you give are relative to where you are. A scope's run goes to
 outputs/ there (outputs=FOLDER for another); a program's recording to outputs/profile/ in the project.
@@ -28,7 +29,7 @@ case ${1-} in
   '' | -h | --help)
     usage
     ;;
-  -- | --gpu-metrics | --gpu-metrics=*)
+  -- | --graphs | --graphs=* | --gpu-metrics | --gpu-metrics=*)
     # From the project's folder rather than through PYTHONPATH, which the program would inherit.
     here=$PWD
     cd -- "$repo"

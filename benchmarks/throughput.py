@@ -5,7 +5,7 @@ Whisper-small's shapes with random weights, 100 tokens a window, from samples in
 included; words are not: random weights have none. Rows are added to a file as they are made:
 
   python -m benchmarks.throughput --batch 1 8 64
-  ./nsys-run.sh -- python -m benchmarks.throughput --batch 64 --source files --once
+  ./nsys-run.sh --graphs graph -- python -m benchmarks.throughput --batch 64 --source files --once
   python -m benchmarks.throughput --batch 64 --source files --idle TRACE.sqlite   # into the row
   python -m benchmarks.throughput --update README.md
 """

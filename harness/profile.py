@@ -45,7 +45,8 @@ def main(argv: list[str] | None = None) -> int:
     ours, program = _split(given)
     parser = argparse.ArgumentParser(
         prog="python -m harness.profile",
-        usage="%(prog)s [--outputs DIR] [--cwd DIR] [--gpu-metrics auto|off|HZ] -- PROGRAM [ARGS ...]",
+        usage="%(prog)s [--outputs DIR] [--cwd DIR] [--graphs node|graph] [--gpu-metrics auto|off|HZ] "
+        "-- PROGRAM [ARGS ...]",
         description="Record any program with Nsight Systems and account for its GPU time.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -55,6 +56,13 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument(
         "--cwd", type=Path, default=Path.cwd(), metavar="DIR", help="where the program runs (default: here)"
+    )
+    parser.add_argument(
+        "--graphs",
+        choices=("node", "graph"),
+        default="node",
+        help="CUDA graphs kernel by kernel, or each as one piece: loops inside graphs are slowed down by the "
+        "first (default: %(default)s)",
     )
     parser.add_argument(
         "--gpu-metrics",
@@ -70,9 +78,8 @@ def main(argv: list[str] | None = None) -> int:
         parser.error("no program given: put it after --")
     try:
         with processes.terminate_like_interrupt():
-            return _profile(
-                program, arguments.cwd.absolute(), arguments.outputs.absolute(), arguments.gpu_metrics
-            )
+            capture = NsysCapture(arguments.gpu_metrics, arguments.graphs)
+            return _profile(program, arguments.cwd.absolute(), arguments.outputs.absolute(), capture)
     except UserError as error:
         print(error.report(), file=sys.stderr)
         return error.exit_code
@@ -81,16 +88,14 @@ def main(argv: list[str] | None = None) -> int:
         return ExitCode.INTERRUPTED
 
 
-def _profile(program: list[str], cwd: Path, outputs: Path, sampling: str | int) -> int:
+def _profile(program: list[str], cwd: Path, outputs: Path, capture: NsysCapture) -> int:
     _check_program(program[0], cwd)
-    capture = NsysCapture(sampling)
     capture.check("cuda")
     for note in capture.notes("cuda"):
         print(f"note: {note}")
     found = nsys.require()
     stem = _new_folder(outputs) / "trace"
-    extra = capture.metrics_options("cuda")
-    status = _record(nsys.profile_command(found, program, stem, window=False, extra=extra), cwd, stem)
+    status = _record(capture.whole_command(program, stem), cwd, stem)
     with Console(stderr=True).status("reading the recording"):
         trace = nsys.finish(found, stem)
     print(f"trace: {trace}")

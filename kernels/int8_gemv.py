@@ -25,7 +25,7 @@ DTYPES = (torch.float16, torch.bfloat16, torch.float32)  # in the order of the l
 
 _TILE = 8  # rows of w that a warp takes
 _STEP = 64  # of K, that a warp's load covers
-_FEW_STEPS, _MANY_STEPS = 4, 12  # loads in flight per lane
+_STEPS = 4  # loads in flight per lane
 _MAX_SPLIT = 20  # warps of a block
 # More than an H200 has room for at once: from there on whole rows per warp, and no sums across warps.
 _MANY_TILES = 2048
@@ -47,11 +47,11 @@ class Plan:
 
 
 def plan(n: int, k: int) -> Plan:
-    """The layout for weights [n, k]: all loads of a small layer at once, long streams for a vocabulary."""
+    """The layout for weights [n, k]: all loads of a small layer at once, small blocks for a vocabulary."""
     if n > _MANY_TILES * _TILE:
-        return Plan(split=1, warps=4, steps=_MANY_STEPS)
-    split = min(_MAX_SPLIT, -(-k // (_STEP * _FEW_STEPS)))
-    return Plan(split, split, _FEW_STEPS)
+        return Plan(split=1, warps=2, steps=_STEPS)
+    split = min(_MAX_SPLIT, -(-k // (_STEP * _STEPS)))
+    return Plan(split, split, _STEPS)
 
 
 def reference(

@@ -53,10 +53,15 @@ class NsysCapture(TimelineOnly):
         return nsys.profile_command(nsys.require(), child, stem, window=window, graphs=self._graphs)
 
     def sample_command(self, child: Sequence[str], run: Path, device: str) -> list[str]:
-        extra = self.metrics_options(device)
+        extra = self._metrics_options(device)
         return nsys.profile_command(nsys.require(), child, run / _METRICS, True, extra) if extra else []
 
-    def metrics_options(self, device: str) -> list[str]:
+    def whole_command(self, program: Sequence[str], stem: Path) -> list[str]:
+        """Of one recording of any program from begin to end into `<stem>.nsys-rep`, samples included."""
+        extra = self._metrics_options("cuda")
+        return nsys.profile_command(nsys.require(), program, stem, False, extra, self._graphs)
+
+    def _metrics_options(self, device: str) -> list[str]:
         """Options of `nsys profile` that sample the GPU's counters; none if they are not to be or can't."""
         if device != "cuda" or self._sampling == gpu_metrics.OFF or self._support.device is None:
             return []

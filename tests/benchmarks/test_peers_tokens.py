@@ -103,5 +103,5 @@ def test_on_a_gpu_the_peers_run_in_processes_of_their_own(
             continue  # it is not installed
         found = contest.compared(row, rows[0])
         assert min(row["step_ms"] + row["encode_ms"] + row["total_ms"]) > 0
-        # fp16: a tie may fall either way, after which a window goes on differently.
-        assert row is rows[0] or found["agreement"]["share"] > 0.3
+        # fp16: a tie may fall either way, after which a window goes on differently; the first token is none.
+        assert row is rows[0] or found["agreement"]["first_difference"] != 0
