@@ -16,13 +16,13 @@ class FusedDecoder:
 
     def __init__(self, static: StaticDecoder) -> None:
         """Raises UserError for a decoder that the kernels can't compute."""
-        _, _, rows, heads, _, head_size = static.own_cache.shape
+        _, _, _, heads, _, head_size = static.own_cache.shape
         mlp = len(_matrix(static.layers[0].mlp_in).data)
         if static.own_cache.dtype != torch.float16:
             raise UserError(
                 f"decoder=fused computes in float16, not in {static.own_cache.dtype}", "decoder=static"
             )
-        problem = decoder_step.obstacle(heads * head_size, heads, mlp, rows)
+        problem = decoder_step.obstacle(heads * head_size, heads, mlp)
         if problem:
             raise UserError(f"decoder=fused can't be used with {problem}", "decoder=static")
         self.cross_cache = static.cross_cache

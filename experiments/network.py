@@ -35,7 +35,8 @@ class Network(Protocol):
 
 def make(loaded: LoadedModel, options: Options, length: int, device: str) -> Network:
     """The network that `options` ask for, with room for `length` tokens in each row."""
-    network = StaticDecoder(loaded.model.get_decoder(), options.attention, options.batch, length)
+    attention = attention_of(options, device)
+    network = StaticDecoder(loaded.model.get_decoder(), attention, options.batch, length)
     if options.quantize != "none":
         from experiments import quantize
 
@@ -43,10 +44,17 @@ def make(loaded: LoadedModel, options: Options, length: int, device: str) -> Net
     return computed(network, options, device)
 
 
+def attention_of(options: Options, device: str) -> str:
+    """What a StaticDecoder attends by. With decoder=fused, the rows of a batch do so by a kernel of this
+    project, and torch computes all else: matrix products of many rows are what cuBLAS is good at."""
+    fused = options.decoder == "fused" and device == "cuda" and options.batch > 1
+    return "kernel" if fused else options.attention
+
+
 def computed(decoder: StaticDecoder, options: Options, device: str) -> Network:
     """`decoder` as `options` want it computed on a GPU: by kernels of this project, compiled, or as it is.
     Raises UserError where the kernels can't."""
-    if options.decoder == "fused" and device == "cuda":
+    if options.decoder == "fused" and device == "cuda" and options.batch == 1:
         from experiments.fused_decoder import FusedDecoder
 
         return FusedDecoder(decoder)

@@ -81,7 +81,7 @@ class Options:
     attention: `eager` (matmul, softmax, matmul), `sdpa` (PyTorch picks a fused kernel), `flash` (SDPA held to
         FlashAttention).
     decoder: `generate` (transformers' own loop), `static` (this project's round of constant shape) or `fused`
-        (the same with CUDA kernels of its own).
+        (the same with CUDA kernels of its own: all of a step for one window, attention for more).
     graphs: how the static round is captured: `none`, `manual` (torch.cuda.CUDAGraph) or `compile` (the same
         of a step that torch.compile has fused).
     loop: who repeats the round: the `host`, a launch each, or the `device`, one launch for all.
@@ -175,12 +175,6 @@ def _refuse(options: Options) -> None:
 
 
 def _refuse_with_fused(options: Options) -> None:
-    if options.batch > 1:
-        raise UserError(
-            f"batch={options.batch} can't be combined with decoder=fused: its kernels are written for "
-            "one window at a time",
-            "batch=1, or decoder=static graphs.how=compile",
-        )
     if options.graphs == "compile":
         raise UserError(
             "graphs.how=compile can't be combined with decoder=fused: its kernels leave nothing to compile",

@@ -12,6 +12,9 @@ import torch.nn.functional as F
 from torch import nn
 from transformers.models.whisper.modeling_whisper import WhisperDecoder, WhisperDecoderLayer
 
+from experiments import cache_attention
+from experiments.cache_attention import CacheAttention, Seen
+
 ALIGNMENT = 8  # SDPA's masked kernels want the key length in multiples of this
 
 
@@ -34,15 +37,18 @@ class StaticDecoder(nn.Module):
         length: int | None = None,
         cross_cache: torch.Tensor | None = None,
     ) -> None:
-        """length: T, by default the decoder's positions; cross_cache: one that another network fills."""
+        """attention: as in `cache_attention.attention`; length: T, by default the decoder's positions;
+        cross_cache: one that another network fills."""
         super().__init__()
         config = decoder.config
         heads = config.decoder_attention_heads
+        dtype = decoder.embed_tokens.weight.dtype
+        attend = cache_attention.attention(attention, heads, config.d_model // heads, dtype)
         self.norm = decoder.layer_norm
         self.embed = decoder.embed_tokens
-        self.layers = nn.ModuleList(_Layer(layer, heads, attention != "eager") for layer in decoder.layers)
+        self.layers = nn.ModuleList(_Layer(layer, attend) for layer in decoder.layers)
         self.head = nn.Linear(config.d_model, config.vocab_size, bias=False, device="meta")
-        self.head.weight = self.embed.weight
+        self.head.weight = _vocabulary(self.embed.weight, rows)
         self.cross = None if cross_cache is not None else _CrossProjection(decoder.layers, heads)
         self._allocate(decoder, rows, aligned(length or config.max_target_positions), cross_cache)
         self.eval()
@@ -74,22 +80,25 @@ class StaticDecoder(nn.Module):
 
     def logits(self, history: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
         """history int64 [B, T], places int64 [B, Q] -> logits [B * Q, V]."""
-        return self.head(self.norm(self._hidden(history.gather(1, places), places)).flatten(0, 1))
+        hidden = self._hidden(history.gather(1, places), places)
+        return self._scores(hidden.flatten(0, 1))
 
     def logits_at(self, history: torch.Tensor, places: torch.Tensor, query: torch.Tensor) -> torch.Tensor:
         """The same, but only of query number `query` int64 [B] in each row: [B, V]."""
-        return self.head(self.norm(self._hidden(history.gather(1, places), places)[self.row, query]))
+        hidden = self._hidden(history.gather(1, places), places)
+        return self._scores(hidden[self.row, query])
+
+    def _scores(self, hidden: torch.Tensor) -> torch.Tensor:
+        """[N, C] -> logits [N, V], whose rows may stand further apart than V."""
+        return self.head(self.norm(hidden))[:, : self.embed.num_embeddings]
 
     def _hidden(self, tokens: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
         """tokens, positions [B, Q] -> [B, Q, C] before the last norm."""
         hidden = self.embed(tokens) + self.places[positions]
-        # Added to the scores rather than a mask of booleans, which SDPA would turn into this in every layer.
-        hide_future = torch.where(self.slots <= positions[:, None, :, None], 0.0, -torch.inf).to(
-            hidden.dtype
-        )  # [B, 1, Q, T]
-        slots = self.row[:, None], positions
+        hide_future = torch.where(self.slots <= positions[:, None, :, None], 0.0, -torch.inf).to(hidden.dtype)
+        seen = Seen(positions, (self.row[:, None], positions), hide_future)
         for layer, own_cache, cross_cache in zip(self.layers, self.own_cache, self.cross_cache, strict=True):
-            hidden = layer(hidden, slots, hide_future, own_cache, cross_cache)
+            hidden = layer(hidden, seen, own_cache, cross_cache)
         return hidden
 
 
@@ -98,13 +107,20 @@ def aligned(length: int) -> int:
     return length + -length % ALIGNMENT
 
 
+def _vocabulary(embedding: nn.Parameter, rows: int) -> nn.Parameter:
+    """The weights [V, C] of the tied projection. For the many rows of a batch they are filled up to a
+    multiple of 8: Whisper's 51865 is odd, for which cuBLAS has but a slow kernel (158 us of 64 rows on an
+    H200)."""
+    missing = -len(embedding) % ALIGNMENT if rows > 1 else 0
+    return nn.Parameter(F.pad(embedding, (0, 0, 0, missing)), requires_grad=False) if missing else embedding
+
+
 class _Layer(nn.Module):
     """One decoder block of a transformers checkpoint; query, key and value in one matrix product."""
 
-    def __init__(self, layer: WhisperDecoderLayer, heads: int, fused_attention: bool) -> None:
+    def __init__(self, layer: WhisperDecoderLayer, attention: CacheAttention) -> None:
         super().__init__()
-        self.heads = heads
-        self.fused_attention = fused_attention
+        self.attention = attention
         own = layer.self_attn
         self.qkv = _joined([own.q_proj, own.k_proj, own.v_proj])
         self.self_out = own.out_proj
@@ -116,38 +132,14 @@ class _Layer(nn.Module):
         self.mlp_in, self.mlp_out = layer.fc1, layer.fc2
 
     def forward(
-        self,
-        hidden: torch.Tensor,
-        slots: tuple[torch.Tensor, torch.Tensor],
-        hide_future: torch.Tensor,
-        own_cache: torch.Tensor,
-        cross_cache: torch.Tensor,
+        self, hidden: torch.Tensor, seen: Seen, own_cache: torch.Tensor, cross_cache: torch.Tensor
     ) -> torch.Tensor:
-        """hidden [B, Q, C] at slots (row [B, 1], position [B, Q]), hide_future [B, 1, Q, T], caches
-        [2, B, H, T or S, D].
-        """
-        qkv = self._split(self.qkv(self.self_norm(hidden)), 3)
-        own_cache.permute(1, 3, 0, 2, 4).index_put_(slots, qkv[1:].permute(1, 3, 0, 2, 4))
-        hidden = hidden + self.self_out(self._attend(qkv[0], own_cache, hide_future))
-        (query,) = self._split(self.cross_query(self.cross_norm(hidden)), 1)
-        hidden = hidden + self.cross_out(self._attend(query, cross_cache, None))
+        """hidden [B, Q, C], caches [2, B, H, T or S, D]."""
+        qkv = self.qkv(self.self_norm(hidden))
+        hidden = hidden + self.self_out(self.attention.own(qkv, own_cache, seen))
+        query = self.cross_query(self.cross_norm(hidden))
+        hidden = hidden + self.cross_out(self.attention.cross(query, cross_cache))
         return hidden + self.mlp_out(F.gelu(self.mlp_in(self.mlp_norm(hidden))))
-
-    def _split(self, x: torch.Tensor, parts: int) -> torch.Tensor:
-        """[B, Q, parts*C] -> [parts, B, H, Q, D]."""
-        return x.unflatten(-1, (parts, self.heads, -1)).permute(2, 0, 3, 1, 4)
-
-    def _attend(self, query: torch.Tensor, cache: torch.Tensor, added: torch.Tensor | None) -> torch.Tensor:
-        """Attention of [B, H, Q, D] over keys and values [2, B, H, T, D] -> [B, Q, C]."""
-        keys, values = cache
-        if self.fused_attention:
-            mixed = F.scaled_dot_product_attention(query, keys, values, attn_mask=added)
-        else:
-            scores = (query * query.shape[-1] ** -0.5) @ keys.transpose(-1, -2)
-            if added is not None:
-                scores = scores + added
-            mixed = scores.softmax(-1) @ values
-        return mixed.transpose(1, 2).flatten(2)
 
 
 class _CrossProjection(nn.Module):

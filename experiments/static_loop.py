@@ -74,7 +74,8 @@ class StaticLoop:
     def _draft_network(self, draft: WhisperForCausalLM, network: Network) -> Network:
         rows, length = self._state.history.shape
         shared = network.cross_cache[-1:]
-        decoder = StaticDecoder(draft.get_decoder(), self._options.attention, rows, length, shared)
+        attention = networks.attention_of(self._options, self._device)
+        decoder = StaticDecoder(draft.get_decoder(), attention, rows, length, shared)
         return networks.computed(decoder, self._options, self._device)
 
     def _round_of(self, network: Network, draft: Network | None) -> Round:

@@ -77,14 +77,12 @@ class Weights:
     places: torch.Tensor
 
 
-def obstacle(width: int, heads: int, mlp: int, rows: int) -> str | None:
+def obstacle(width: int, heads: int, mlp: int) -> str | None:
     """Why the kernels can't compute a decoder of this shape, or None if they can."""
     if width != HEAD * heads or width % (16 * CLUSTER):
         return f"heads of {width // heads} elements (the kernels take {HEAD}, as every Whisper has)"
     if mlp % _WARPS:
         return f"an MLP of {mlp} units (the kernels take multiples of {_WARPS})"
-    if rows != 1:
-        return f"batch={rows} (the kernels are written for one window at a time)"
     return None
 
 

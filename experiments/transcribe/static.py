@@ -240,14 +240,12 @@ def _endless(rules: LogitRules, loaded: LoadedModel) -> LogitRules:
 
 
 def _for_rows(options: Options, batch: int) -> Options:
-    """The mechanisms for a batch: the fused decoder has one row; for more, the step is compiled."""
+    """The mechanisms for a batch."""
     if options.speculate.drafts:
         raise UserError(
             "the pipeline has no speculative rounds: rows of a batch would wait for each other's drafts",
             "a --scope without speculate",
         )
-    if options.decoder == "fused" and batch > 1:
-        options = dataclasses.replace(options, decoder="static", graphs="compile")
     # Timestamps have rules, and segments are judged by their log-probabilities: argmax has neither.
     topk = "torch" if options.topk == "argmax" else options.topk
     return dataclasses.replace(options, batch=batch, topk=topk)

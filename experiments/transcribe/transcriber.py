@@ -23,8 +23,7 @@ class Transcriber:
     """A model on a device, ready to transcribe. Raises UserError for what can't be had.
 
     model: `bundled`, another choice of conf/model, the folder of a checkpoint, or its name on the hub; scope:
-    one of conf/scope with decoder=static or fused and no draft (batches are decoded by the static decoder,
-    compiled, where it is fused); batch: windows that are decoded at once;
+    one of conf/scope with decoder=static or fused and no draft; batch: windows that are decoded at once;
     sequential: window after window of each file as Whisper does it, instead of files cut at their silences
     (the default if batch is 1); language: a code like `en`; task: `transcribe` or `translate` (into English);
     word_timestamps: give each word its times; previous_tokens: of the text before, at most, that the next

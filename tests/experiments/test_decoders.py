@@ -32,6 +32,7 @@ COMBINATIONS = [
     ("fused_topk",),
     ("single_launch",),
     ("optimized",),
+    ("optimized", "batch=2"),
     ("speculative",),
     *[("speculative", f"speculate.tokens={drafts}", "batch=2") for drafts in (1, 2, 5, 7)],
     ("speculative", "loop=device", "speculate.how=scripted", "speculate.acceptance=0.8"),
@@ -159,6 +160,8 @@ MECHANISMS = [
     ("quantize=int8",),
     ("decoder=fused", "topk=fused"),
     ("decoder=fused", "topk=fused", "quantize=int8"),
+    ("decoder=fused", "topk=fused", "batch=3"),
+    ("decoder=fused", "speculate.how=draft", "topk=fused", "batch=2"),
     ("decoder=fused", "speculate.how=scripted", "speculate.acceptance=0.8", "topk=fused"),
 ]
 

@@ -69,9 +69,9 @@ def test_every_block_finds_its_weights(width: int, mlp: int, dtype: torch.dtype)
 
 @pytest.mark.parametrize(
     "shape, named",
-    [((64, 2, 256, 1), "heads of 32"), ((256, 4, 350, 1), "350 units"), ((256, 4, 352, 8), "batch=8")],
+    [((64, 2, 256), "heads of 32"), ((256, 4, 350), "350 units")],
 )
-def test_what_the_kernels_cannot_do_has_a_reason(shape: tuple[int, int, int, int], named: str) -> None:
+def test_what_the_kernels_cannot_do_has_a_reason(shape: tuple[int, int, int], named: str) -> None:
     assert named in (decoder_step.obstacle(*shape) or "")
 
 
@@ -79,7 +79,7 @@ def test_what_the_kernels_cannot_do_has_a_reason(shape: tuple[int, int, int, int
 @pytest.mark.parametrize("element_bytes", [1, 2])
 def test_every_size_of_whisper_fits_into_a_block(multiprocessors: int, element_bytes: int) -> None:
     for width, heads in [(384, 6), (512, 8), (768, 12), (1024, 16), (1280, 20)]:
-        assert decoder_step.obstacle(width, heads, 4 * width, 1) is None
+        assert decoder_step.obstacle(width, heads, 4 * width) is None
         units = decoder_step._units(4 * width, width, element_bytes, multiprocessors)
         assert units % 8 == 0 and 8 <= units <= 32, (
             "a warp has a product of each query and unit for each lane"
