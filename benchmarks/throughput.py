@@ -5,8 +5,8 @@ Whisper-small's shapes with random weights, 100 tokens a window, from samples in
 included; words are not: random weights have none. Rows are added to a file as they are made:
 
   python -m benchmarks.throughput --batch 1 8 64
-  ./nsys-run.sh --graphs graph -- python -m benchmarks.throughput --batch 64 --source files --once
-  python -m benchmarks.throughput --batch 64 --source files --idle TRACE.sqlite   # into the row
+  ./nsys-run.sh --graphs graph -- python -m benchmarks.throughput --batch 1 8 64 --once
+  python -m benchmarks.throughput --idle TRACE.sqlite   # into the rows
   python -m benchmarks.throughput --update README.md
 """
 
@@ -17,7 +17,7 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -25,8 +25,11 @@ from statistics import median
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import soundfile
 
+from analysis import Trace
+from analysis.engine.intervals import covered_ns
 from benchmarks.arguments import positive
 from experiments import audio, models
 from experiments.audio import SAMPLE_RATE_HZ, WINDOW_S, WINDOW_SAMPLES
@@ -62,6 +65,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _note_idle(options)
         else:
             measure(options)
+            if options.once:
+                return ExitCode.OK
             screen().print(table(_load(options.json)), soft_wrap=True)
     except UserError as error:
         print(error.report(), file=sys.stderr)
@@ -91,18 +96,19 @@ def measure(options: argparse.Namespace) -> None:
             decoder = StaticWindowDecoder(loaded, Options.from_config(cfg), batch)
             for source in options.source:
                 run = partial(_from_files, files) if source == "files" else partial(_from_samples, sound)
-                times_s = _time(partial(run, decoder, listener), 1 if options.once else options.repeat)
+                repeat = 1 if options.once else options.repeat
+                times_s = _time(partial(run, decoder, listener), repeat, _pass_name(batch, source))
                 if not options.once:
                     audio_s = len(sound) / SAMPLE_RATE_HZ
                     _add(options, batch, source, {"audio_s": audio_s, "times_s": times_s})
 
 
-def _time(run: Callable[[], None], repeat: int) -> list[float]:
-    """Seconds of each pass after one of warm-up; each is an iteration in a trace."""
+def _time(run: Callable[[], None], repeat: int, name: str) -> list[float]:
+    """Seconds of each pass after one of warm-up; each is a range of that name in a trace."""
     run()
     times_s = []
     for _ in range(repeat):
-        with PhaseClock(HostTimer(), NvtxAnnotator()).phase(phases.ITER):
+        with PhaseClock(HostTimer(), NvtxAnnotator()).phase(name):
             began = time.perf_counter()
             run()
             times_s.append(time.perf_counter() - began)
@@ -160,24 +166,38 @@ def _add(options: argparse.Namespace, batch: int, source: str, found: dict[str, 
     write_json(options.json, [*rows, row])
 
 
-def _note_idle(options: argparse.Namespace) -> None:
-    """The idle share of a recording of `--once`, into the newest row of its batch and source."""
-    from analysis import Trace
-    from analysis.accounting import account
-    from analysis.metrics import metrics
+def _pass_name(batch: int, source: str) -> str:
+    return f"{batch} windows at once from {source}"
 
-    with Trace.open(options.idle) as trace:
-        idle = metrics(account(trace)).get("idle_share")
+
+def _note_idle(options: argparse.Namespace) -> None:
+    """The idle shares in a recording of `--once`, into the newest row of each batch and source."""
     rows = _load(options.json)
-    wanted = (options.batch[0], options.source[0])
-    row = next((one for one in reversed(rows) if (one["batch"], one["source"]) == wanted), None)
-    if row is None or idle is None:
+    newest = {_pass_name(row["batch"], row["source"]): row for row in rows}
+    with Trace.open(options.idle) as trace:
+        found = idle_shares(trace.ranges, trace.work, newest.keys())
+    if not found:
         raise UserError(
-            f"no row of batch {wanted[0]} from {wanted[1]} in {options.json}, or no work in {options.idle}",
-            "measure first, and record with the same --batch and --source",
+            f"{options.idle} has no GPU work in a pass that has a row in {options.json}",
+            "measure first, then record --once",
         )
-    row["idle_share"] = idle
+    for name, share in found.items():
+        newest[name]["idle_share"] = share
     write_json(options.json, rows)
+
+
+def idle_shares(ranges: pd.DataFrame, work: pd.DataFrame, names: Iterable[str]) -> dict[str, float]:
+    """Of each pass in a recording: the share of its time in which the device did nothing.
+
+    ranges, work: as a Trace has them. A pass ends when its last result has arrived, so its work lies within.
+    """
+    shares = {}
+    for one in ranges[(ranges["domain"] == phases.DOMAIN) & ranges["name"].isin(names)].itertuples():
+        begin, end = (work[edge].clip(one.start_ns, one.end_ns).to_numpy() for edge in ("start_ns", "end_ns"))
+        busy_ns = covered_ns(np.zeros(len(work), dtype=np.int64), begin, end, 1)[0]
+        if busy_ns:
+            shares[str(one.name)] = float(1 - busy_ns / (one.end_ns - one.start_ns))
+    return shares
 
 
 def _key(row: dict[str, Any]) -> tuple[Any, ...]:
@@ -249,7 +269,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--scope", default=SCOPE, help="a scope of conf/scope (%(default)s)")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--json", type=Path, default=RESULTS, help="the file of all rows")
-    parser.add_argument("--idle", type=Path, metavar="TRACE", help="an export of nsys, of --once")
+    parser.add_argument("--idle", type=Path, metavar="TRACE", help="of --once: idle shares into the rows")
     parser.add_argument("--update", type=Path, metavar="README", help="put the table between its marks")
     return parser
 

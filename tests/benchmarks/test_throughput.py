@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
-from benchmarks.throughput import HEADER, MARKS, main, table
+from benchmarks.throughput import HEADER, MARKS, idle_shares, main, table
 from harness.errors import ExitCode, UserError
 from tests.experiments.conftest import ROOT
 
@@ -63,3 +64,18 @@ def test_the_readme_has_a_place_for_the_table(capsys: pytest.CaptureFixture[str]
     assert readme.index(MARKS[0]) < readme.index(MARKS[1])
     assert main(["--json", str(tmp_path / "none.json"), "--update", str(tmp_path / "x")]) == ExitCode.USAGE
     assert "nothing has been measured" in capsys.readouterr().err
+
+
+def test_a_pass_is_idle_where_nothing_runs_within_it() -> None:
+    ranges = pd.DataFrame(
+        [
+            ("harness", "a", 100, 200),
+            ("harness", "b", 200, 300),
+            ("other", "a", 0, 1000),
+            ("harness", "c", 0, 9),
+        ],
+        columns=["domain", "name", "start_ns", "end_ns"],
+    )
+    work = pd.DataFrame([(90, 110), (105, 130), (150, 260)], columns=["start_ns", "end_ns"])
+    found = idle_shares(ranges, work, ["a", "b", "c"])
+    assert found == {"a": pytest.approx(0.2), "b": pytest.approx(0.4)}, "of c nothing is known"
