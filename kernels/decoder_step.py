@@ -133,7 +133,7 @@ def _units(mlp: int, width: int, element_bytes: int, multiprocessors: int) -> in
 
 
 def _attention_tiles(into: Matrix, out: Matrix) -> torch.Tensor:
-    """uint8 [heads, CLUSTER, bytes]: struct Tile of decoder_step.cu for every block."""
+    """uint8 [heads, CLUSTER, bytes]: struct Tile of step_attention.cuh for every block."""
     width = into.data.shape[1]
     heads, parts = width // HEAD, len(into.data) // width
 
@@ -157,7 +157,8 @@ def _attention_tiles(into: Matrix, out: Matrix) -> torch.Tensor:
 
 
 def _mlp_tiles(into: Matrix, out: Matrix, units: int) -> torch.Tensor:
-    """uint8 [blocks, bytes]: struct MlpTile for every block; units that fill up the last cluster are zero."""
+    """uint8 [blocks, bytes]: struct MlpTile of step_mlp.cuh for every block; units that fill up the last
+    cluster are zero."""
     missing = -len(into.data) % (units * CLUSTER)
 
     def filled(of: torch.Tensor) -> torch.Tensor:

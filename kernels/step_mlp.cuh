@@ -1,0 +1,95 @@
+// The MLP of a decode step.
+#pragma once
+#include "step_rows.cuh"
+
+struct alignas(16) MlpTile {
+  Weight into[kUnits][kD];
+  Weight out_of[kUnits][kD];  // transposed: a row is what a hidden unit adds to the residual
+  float into_bias[kUnits], into_scale[kUnits];
+  float out_bias[kSlice], out_scale[kSlice];  // of the slice that this block sums up
+};
+
+struct alignas(16) MlpMemory {
+  MlpTile tile;
+  float norm[2][kD];
+  alignas(16) float x[kQueries][kD];
+  float hidden[kQueries][kUnits];
+  float carried[kQueries][kSlice];
+  alignas(16) float slices[kCluster][kQueries][kSlice];
+  Norm moments;
+  device::CopyBarrier weights, summands;
+};
+
+struct Mlp {
+  Residual residual;
+  const uint8_t* tiles;  // [blocks] MlpTile
+  const float* norm;     // [2][kD]
+};
+
+// kUnits hidden units of the MLP by one block; the blocks of a cluster sum up before they add to the residual.
+__global__ void __cluster_dims__(kCluster, 1, 1) __launch_bounds__(kThreads) mlp_block(const Mlp args) {
+  constexpr int kRowsPerWarp = kUnits / kWarps;
+  extern __shared__ __align__(128) uint8_t raw_memory[];
+  MlpMemory& memory = *reinterpret_cast<MlpMemory*>(raw_memory);
+  const int warp = threadIdx.x / 32, rank = blockIdx.x % kCluster;
+  if (threadIdx.x == 0) {
+    memory.weights.init();
+    memory.summands.init();
+    memory.summands.expect(sizeof(memory.slices));
+    memory.weights.expect(sizeof(memory.tile) + sizeof(memory.norm));
+    memory.weights.copy(&memory.tile, args.tiles + static_cast<int64_t>(blockIdx.x) * sizeof(MlpTile), sizeof(MlpTile));
+    memory.weights.copy(memory.norm, args.norm, sizeof(memory.norm));
+  }
+  device::cluster_arrive();
+  device::wait_for_previous_kernel();
+  device::let_next_kernel_begin();
+  device::cluster_wait();
+  float raw[kQueries][kPerThread];
+  load_residual(args.residual.in, raw);
+  if (blockIdx.x < kCluster) keep_slice(raw, rank, memory.carried);
+  if (blockIdx.x >= gridDim.x - kCluster) clear_slice(args.residual.clear, rank);
+  memory.weights.wait(0);
+  layer_norm(raw, memory.norm[0], memory.norm[1], memory.moments, memory.x);
+
+  const Product product = rows_times_x<kRowsPerWarp>(&memory.tile.into[warp * kRowsPerWarp], memory.x);
+  if (product.row < kRowsPerWarp && product.copy == 0) {
+    const int unit = warp * kRowsPerWarp + product.row;
+    const float value = product.value * memory.tile.into_scale[unit] + memory.tile.into_bias[unit];
+    memory.hidden[product.query][unit] = 0.5f * value * (1.f + erff(value * 0.70710678f));  // GELU
+  }
+  __syncthreads();
+  // Four columns a thread: what the units add to the residual goes to the block that owns the columns.
+  for (int column = threadIdx.x * 4; column < kD; column += kThreads * 4) {
+    float out[kQueries][4] = {};
+#pragma unroll
+    for (int unit = 0; unit < kUnits; ++unit) {
+      float weight[4];
+#if WEIGHT_BYTES == 1
+      unpack(*reinterpret_cast<const uint32_t*>(&memory.tile.out_of[unit][column]), weight);
+#else
+      const uint2 packed = *reinterpret_cast<const uint2*>(&memory.tile.out_of[unit][column]);
+      const float2 low = __half22float2(*reinterpret_cast<const __half2*>(&packed.x));
+      const float2 high = __half22float2(*reinterpret_cast<const __half2*>(&packed.y));
+      weight[0] = low.x, weight[1] = low.y, weight[2] = high.x, weight[3] = high.y;
+#endif
+#pragma unroll
+      for (int q = 0; q < kQueries; ++q)
+#pragma unroll
+        for (int i = 0; i < 4; ++i) out[q][i] = fmaf(weight[i], memory.hidden[q][unit], out[q][i]);
+    }
+#pragma unroll
+    for (int q = 0; q < kQueries; ++q)
+      device::send(reinterpret_cast<float4*>(&memory.slices[rank][q][column % kSlice]), column / kSlice,
+                   {out[q][0], out[q][1], out[q][2], out[q][3]}, memory.summands);
+  }
+  memory.summands.wait(0);
+  for (int i = threadIdx.x; i < kQueries * kSlice; i += kThreads) {
+    const int q = i / kSlice, column = i % kSlice;
+    float value = 0.f;
+#pragma unroll
+    for (int from = 0; from < kCluster; ++from) value += memory.slices[from][q][column];
+    value *= memory.tile.out_scale[column];
+    if (blockIdx.x < kCluster) value += memory.tile.out_bias[column] + memory.carried[q][column];
+    add(&args.residual.out[q * kD + rank * kSlice + column], to_fixed(value));
+  }
+}

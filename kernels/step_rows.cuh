@@ -1,0 +1,183 @@
+// What the kernels of a decode step share: sizes, the residual stream, rows of weights times x, layer norm.
+#pragma once
+#include <type_traits>
+
+#include "device.cuh"
+
+using device::kAllLanes;
+
+constexpr int kThreads = 256;
+constexpr int kWarps = kThreads / 32;
+constexpr int kHead = 64;
+constexpr int kD = D_MODEL;
+constexpr int kQueries = QUERIES;
+constexpr int kCluster = CLUSTER;
+constexpr int kSlice = kD / kCluster;  // of the residual, for one block of a cluster
+constexpr int kUnits = MLP_UNITS;      // of the MLP's hidden layer, for one block
+constexpr int kStages = VOCAB_STAGES;  // copies of the vocabulary in flight for each warp
+static_assert(kD == kHead * HEADS && kD % (16 * kCluster) == 0, "Whisper's heads are 64 wide");
+
+#if WEIGHT_BYTES == 1
+using Weight = int8_t;
+using Weights8 = uint2;
+#else
+using Weight = __half;
+using Weights8 = uint4;
+#endif
+
+// The residual stream in fixed point. 2^-32 is far below half's rounding; 2^31 far above half's range. What isn't
+// finite becomes the largest number.
+using Fixed = long long;
+constexpr float kFixedOne = 4294967296.f;
+__device__ __forceinline__ Fixed to_fixed(float value) { return __float2ll_rn(value * kFixedOne); }
+__device__ __forceinline__ float to_float(Fixed value) { return __ll2float_rn(value) * (1.f / kFixedOne); }
+__device__ __forceinline__ void add(Fixed* to, Fixed value) {
+  atomicAdd(reinterpret_cast<unsigned long long*>(to), static_cast<unsigned long long>(value));
+}
+
+struct Residual {
+  const Fixed* in;  // [kQueries][kD]
+  Fixed* out;       // zero at first; `in` and what this kernel adds to it
+  Fixed* clear;     // the next kernel's `out`
+};
+
+__device__ __forceinline__ void unpack(uint4 packed, float (&value)[8]) {
+  const __half2* halves = reinterpret_cast<const __half2*>(&packed);
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    const float2 two = __half22float2(halves[i]);
+    value[2 * i] = two.x, value[2 * i + 1] = two.y;
+  }
+}
+
+// Bytes become the low bits of floats near 2^23: a permutation and a subtraction, where a conversion runs at a
+// quarter of the speed (the trick of FasterTransformer's int8 kernels).
+__device__ __forceinline__ void unpack(uint32_t packed, float* value) {
+  const uint32_t biased = packed ^ 0x80808080u;
+#pragma unroll
+  for (int i = 0; i < 4; ++i)
+    value[i] = __uint_as_float(__byte_perm(biased, 0x4B000000u, 0x7540 + i)) - 8388736.f;
+}
+__device__ __forceinline__ void unpack(uint2 packed, float (&value)[8]) {
+  unpack(packed.x, value);
+  unpack(packed.y, value + 4);
+}
+
+__host__ __device__ constexpr int power_of_two(int least) { return least <= 1 ? 1 : 2 * power_of_two((least + 1) / 2); }
+
+// One product of a row with a query, in one lane.
+struct Product {
+  int row, query;  // row == the number of rows: none
+  int copy;        // kCopies lanes hold the same product; which of them this is
+  float value;
+};
+
+template <int kRows>
+struct Products {
+  static constexpr int kValues = power_of_two(kRows * kQueries), kCopies = 32 / kValues;
+  static_assert(1 <= kCopies, "one value a lane");
+};
+
+// kRows rows of a matrix in shared memory times every query, by one warp.
+template <int kRows>
+__device__ __forceinline__ Product rows_times_x(const Weight (*rows)[kD], const float (*x)[kD]) {
+  constexpr int kValues = Products<kRows>::kValues, kCopies = Products<kRows>::kCopies;
+  const int lane = threadIdx.x % 32;
+  float sum[kValues] = {};
+#pragma unroll
+  for (int first = 0; first < kD; first += 256) {
+    const int column = first + lane * 8;
+    if (kD % 256 != 0 && column >= kD) break;
+    float weight[kRows][8];
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) unpack(*reinterpret_cast<const Weights8*>(&rows[r][column]), weight[r]);
+#pragma unroll
+    for (int q = 0; q < kQueries; ++q) {
+      float in[8];
+      *reinterpret_cast<float4*>(in) = *reinterpret_cast<const float4*>(&x[q][column]);
+      *reinterpret_cast<float4*>(in + 4) = *reinterpret_cast<const float4*>(&x[q][column + 4]);
+#pragma unroll
+      for (int r = 0; r < kRows; ++r)
+#pragma unroll
+        for (int i = 0; i < 8; ++i) sum[r * kQueries + q] = fmaf(weight[r][i], in[i], sum[r * kQueries + q]);
+    }
+  }
+  const int which = lane / kCopies;
+  const float value = device::sums_over_warp<kValues>(sum);
+  return {min(which / kQueries, kRows), which % kQueries, lane % kCopies, value};
+}
+
+// What a block needs for a layer norm.
+struct Norm {
+  float moments[kWarps][kQueries][2];  // mean, and sum of squared distances from it, of each warp's part
+};
+
+constexpr int kPerThread = (kD + kThreads - 1) / kThreads;
+
+// Layer norm of each row of raw[q][i] (column threadIdx.x + i * kThreads) into x. Ends with a barrier.
+__device__ __forceinline__ void layer_norm(const float (&raw)[kQueries][kPerThread], const float* scale,
+                                           const float* shift, Norm& shared, float (*x)[kD]) {
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  // Threads beyond the width have nothing in their last place; all threads of a warp alike.
+  const int mine = (kD - warp * 32 + kThreads - 1) / kThreads;
+#pragma unroll
+  for (int q = 0; q < kQueries; ++q) {
+    float sum = 0.f, squares = 0.f;
+#pragma unroll
+    for (int i = 0; i < kPerThread; ++i)
+      if (i < mine) sum += raw[q][i];
+    const float mean = device::sum_over_lanes<32>(sum) / (32 * max(mine, 1));
+#pragma unroll
+    for (int i = 0; i < kPerThread; ++i)
+      if (i < mine) squares += (raw[q][i] - mean) * (raw[q][i] - mean);
+    squares = device::sum_over_lanes<32>(squares);
+    if (lane == 0) shared.moments[warp][q][0] = mean, shared.moments[warp][q][1] = squares;
+  }
+  __syncthreads();
+  // Merging parts: Chan, Golub and LeVeque 1983, doi 10.1080/00031305.1983.10483115. Eight lanes a query.
+  const float share = 32.f * ((kD - lane % kWarps * 32 + kThreads - 1) / kThreads);
+#pragma unroll
+  for (int q = 0; q < kQueries; ++q) {
+    const float part = shared.moments[lane % kWarps][q][0];
+    const float mean = device::sum_over_lanes<kWarps>(part * share) / kD, away = part - mean;
+    const float squares = device::sum_over_lanes<kWarps>(shared.moments[lane % kWarps][q][1] + away * away * share);
+    const float inverse = rsqrtf(squares / kD + 1e-5f);
+#pragma unroll
+    for (int i = 0; i < kPerThread; ++i) {
+      const int column = threadIdx.x + i * kThreads;
+      if (column < kD) x[q][column] = (raw[q][i] - mean) * inverse * scale[column] + shift[column];
+    }
+  }
+  __syncthreads();
+}
+
+__device__ __forceinline__ void load_residual(const Fixed* in, float (&raw)[kQueries][kPerThread]) {
+  Fixed loaded[kQueries][kPerThread];  // all on their way before the first is needed
+#pragma unroll
+  for (int q = 0; q < kQueries; ++q)
+#pragma unroll
+    for (int i = 0; i < kPerThread; ++i)
+      if (const int column = threadIdx.x + i * kThreads; column < kD) loaded[q][i] = in[q * kD + column];
+#pragma unroll
+  for (int q = 0; q < kQueries; ++q)
+#pragma unroll
+    for (int i = 0; i < kPerThread; ++i)
+      if (threadIdx.x + i * kThreads < kD) raw[q][i] = to_float(loaded[q][i]);
+}
+
+// Keep the slice of the residual that this block adds its results to; ordered by the barriers of layer_norm.
+__device__ __forceinline__ void keep_slice(const float (&raw)[kQueries][kPerThread], int rank,
+                                           float (&carried)[kQueries][kSlice]) {
+#pragma unroll
+  for (int q = 0; q < kQueries; ++q)
+#pragma unroll
+    for (int i = 0; i < kPerThread; ++i) {
+      const int column = threadIdx.x + i * kThreads;
+      if (column < kD && column / kSlice == rank) carried[q][column % kSlice] = raw[q][i];
+    }
+}
+
+__device__ __forceinline__ void clear_slice(Fixed* clear, int rank) {
+  for (int i = threadIdx.x; i < kQueries * kSlice; i += kThreads)
+    clear[i / kSlice * kD + rank * kSlice + i % kSlice] = 0;
+}
