@@ -13,6 +13,7 @@ import json
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
@@ -71,7 +72,7 @@ def measure(rows: int, own: bool, kept: list[object]) -> Row:
             by.own(given, cache, seen) if own else by.cross(given, cache)
 
     times = {
-        how: _median_us(lambda by=attention(how, HEADS, HEAD, torch.float16): body(by), kept) / len(caches)
+        how: _median_us(partial(body, attention(how, HEADS, HEAD, torch.float16)), kept) / len(caches)
         for how in ("kernel", "sdpa")
     }
     return Row(rows, own, floor_us(rows, own), times["kernel"], times["sdpa"])
@@ -101,7 +102,7 @@ def table(found: list[Row]) -> str:
     header = [
         "attention to",
         "rows",
-        "floor of bytes, µs",
+        "floor, µs",
         "kernel",
         "of the floor's rate",
         "torch",
@@ -137,10 +138,10 @@ def main(argv: list[str] | None = None) -> int:
         print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}; medians of {REPLAYS} replays\n")
         print(table(found))
         if arguments.json:
-            record = {"gpu": torch.cuda.get_device_name(), "torch": torch.__version__}
-            arguments.json.write_text(
-                json.dumps(record | {"rows": [asdict(r) for r in found]}, indent=1) + "\n"
-            )
+            record: dict[str, object] = {"gpu": torch.cuda.get_device_name()}
+            record["torch"] = torch.__version__
+            record["rows"] = [asdict(row) for row in found]
+            arguments.json.write_text(json.dumps(record, indent=1) + "\n")
     except UserError as error:
         print(error.report(), file=sys.stderr)
         return error.exit_code

@@ -1,11 +1,13 @@
-"""The benchmark of fused_topk: both sides choose the same, and what is said where there is no GPU."""
+"""The benchmarks of fused_topk and of decode_attention: both sides choose the same, and what is said where there is no GPU."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import pytest
 import torch
 
-from benchmarks import topk
+from benchmarks import decode_attention, topk
 from harness.errors import ExitCode
 
 
@@ -28,7 +30,16 @@ def test_the_table_names_the_ratio() -> None:
     assert row == "| timestamps | 5 | 8 | 0.150 | 4.00 | 5.00 | 3.00 | 120.0 | 130.0 | 30.0× |"
 
 
+def test_the_floor_of_attention_is_keys_and_values() -> None:
+    assert decode_attention.floor_us(64, own=False) == pytest.approx(68.6, abs=0.1)
+    found = [decode_attention.Row(64, False, 68.6, 80.0, 140.0)]
+    assert decode_attention.table(found).endswith("| 64 | 68.60 | 80.00 | 86% | 140.00 | 1.8× |")
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_without_a_gpu_it_says_so(capsys: pytest.CaptureFixture[str]) -> None:
-    assert topk.main([]) == ExitCode.MACHINE
+@pytest.mark.parametrize("main", [topk.main, decode_attention.main])
+def test_without_a_gpu_it_says_so(
+    main: Callable[[list[str]], int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([]) == ExitCode.MACHINE
     assert "no CUDA GPU" in capsys.readouterr().err
