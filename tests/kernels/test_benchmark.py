@@ -1,4 +1,4 @@
-"""The benchmarks of fused_topk and of decode_attention: both sides choose the same, and what is said where there is no GPU."""
+"""The benchmarks of kernels: both sides choose the same, and what is said where there is no GPU."""
 
 from __future__ import annotations
 
