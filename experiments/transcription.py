@@ -28,7 +28,13 @@ CHECKPOINT_FILES = ("model.safetensors", "config.json", "generation_config.json"
 
 def check(cfg: Mapping[str, Any]) -> None:
     """Refuse options that don't go together and audio that can't be used; raises UserError."""
-    Options.from_config(cfg)
+    options = Options.from_config(cfg)
+    if cfg["capture"] == "ncu" and options.loop == "device" and cfg["device"] == "cuda":
+        raise UserError(
+            "capture=ncu can't be combined with loop=device: it measures the kernels of one decode step, and "
+            "all steps of a window are one launch there",
+            "loop=host, which runs the same kernels, or capture=nsys",
+        )
     audio.check(cfg["audio"]["path"], cfg["audio"]["max_seconds"])
 
 
