@@ -56,6 +56,7 @@ def measure() -> list[dict[str, object]]:
     config = WhisperConfig(vocab_size=51865, d_model=768, decoder_layers=12, decoder_attention_heads=12)
     config.decoder_ffn_dim = 3072
     config._attn_implementation = "sdpa"
+    shapes = floor.Shapes.of(config)
     torch.manual_seed(0)
     decoder = WhisperDecoder(config).cuda().half().eval()
     rows: list[dict[str, object]] = []
@@ -67,7 +68,7 @@ def measure() -> list[dict[str, object]]:
         static.cross_cache.normal_()
         static.own_cache.normal_()
         name = "fp16" if how == "none" else how
-        least = floor.decode_step(config, PLACE + 1, 2, weight_bytes=weight_bytes).bytes / peak_bps * 1e6
+        least = floor.decode_step(shapes, PLACE + 1, 2, weight_bytes=weight_bytes).bytes / peak_bps * 1e6
 
         fused, caches = FusedDecoder(static), (static.own_cache, static.cross_cache)
         weights = pack(static)

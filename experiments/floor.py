@@ -22,17 +22,29 @@ appendix F); norms, softmax and GELU, below one in a hundred of these, are left 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any
 
 
-class Shapes(Protocol):
-    """A Whisper's shapes, as transformers.WhisperConfig names them."""
+@dataclass(frozen=True)
+class Shapes:
+    """L, d, f, S and V of a Whisper."""
 
-    decoder_layers: int
-    d_model: int
-    decoder_ffn_dim: int
-    max_source_positions: int
-    vocab_size: int
+    layers: int
+    width: int
+    mlp: int
+    positions: int
+    vocabulary: int
+
+    @classmethod
+    def of(cls, config: Any) -> Shapes:
+        """Those of a transformers.WhisperConfig."""
+        return cls(
+            layers=config.decoder_layers,
+            width=config.d_model,
+            mlp=config.decoder_ffn_dim,
+            positions=config.max_source_positions,
+            vocabulary=config.vocab_size,
+        )
 
 
 @dataclass(frozen=True)
@@ -48,15 +60,16 @@ class Floor:
 def decode_step(
     shapes: Shapes, cached: float, element_bytes: int, rows: int = 1, weight_bytes: int | None = None
 ) -> Floor:
-    """The floor of a step with `cached` keys in self-attention, its own included; element_bytes: 2 in fp16;
-    weight_bytes: of a weight, where these are smaller than everything else.
+    """The floor of a step with `cached` keys in self-attention, its own included, in each of `rows` rows.
+
+    element_bytes: 2 in fp16; weight_bytes: of a weight, where these are smaller than everything else.
 
     Linear in `cached`, so that of the mean position is the mean over the positions.
     """
-    layers, width, mlp = shapes.decoder_layers, shapes.d_model, shapes.decoder_ffn_dim
-    weights = layers * (6 * width**2 + 2 * width * mlp) + shapes.vocab_size * width
+    layers, width, mlp = shapes.layers, shapes.width, shapes.mlp
+    weights = layers * (6 * width**2 + 2 * width * mlp) + shapes.vocabulary * width
     vectors = layers * (12 * width + mlp) + 2 * width + rows * 2 * width
-    caches = rows * 2 * layers * width * (shapes.max_source_positions + cached)
+    caches = rows * 2 * layers * width * (shapes.positions + cached)
     return Floor(
         bytes=weights * (weight_bytes or element_bytes) + (vectors + caches) * element_bytes,
         flops=2 * (rows * weights + caches),

@@ -1,12 +1,15 @@
-"""Rounds until no row runs: queued one by one by the host, or all of them launched at once."""
+"""Rounds until no row runs, captured or not: queued by the host, or all of them launched at once."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 import torch
 
-from experiments.rounds import Mark
+from experiments.graphs import capture
+from experiments.options import Options
+from experiments.rounds import Mark, Round, unmarked
 from harness import phases
 from harness.phases import PhaseClock
 
@@ -21,6 +24,39 @@ class Loop(Protocol):
 class Step(Protocol):
     def __call__(self, mark: Mark) -> None:
         """Queue one round; `mark` is for phases within."""
+
+
+def once(body: Callable[[], None], options: Options, device: str) -> Callable[[], None]:
+    """What queues `body`: with graphs its graph, which is captured now."""
+    return Captured(body) if _in_graphs(options, device) else body
+
+
+def until_done(one_round: Round, any_running: torch.Tensor, most_rounds: int, options: Options) -> Loop:
+    """The loop over a round that `options` ask for; with graphs the round is captured now.
+
+    any_running: int32 [1], written by the round.
+    """
+    if not _in_graphs(options, any_running.device.type):
+        return HostLoop(one_round, any_running, most_rounds)
+    if options.loop == "device":
+        return DeviceLoop(one_round, any_running)
+    return HostLoop(Captured(one_round), any_running, most_rounds)
+
+
+def _in_graphs(options: Options, device: str) -> bool:
+    return options.graphs != "none" and device != "cpu"
+
+
+class Captured:
+    """A body as a graph. What it captured lives as long as it does: graphs go on using that memory."""
+
+    def __init__(self, body: Callable[[], None]) -> None:
+        self._body = body
+        self._graph = capture(body)
+
+    def __call__(self, mark: Mark = unmarked) -> None:
+        """Queue it; there are no phases within."""
+        self._graph.replay()
 
 
 class HostLoop:
@@ -44,12 +80,12 @@ class HostLoop:
 class DeviceLoop:
     """One launch of a graph that repeats the round while any row runs: the host takes no part."""
 
-    def __init__(self, round_graph: torch.cuda.CUDAGraph, any_running: torch.Tensor) -> None:
-        """round_graph: captured with keep_graph=True."""
+    def __init__(self, one_round: Round, any_running: torch.Tensor) -> None:
         from kernels.while_graph import WhileGraph
 
-        self._round_graph = round_graph  # owns the memory that the launched one works in
-        self._graph = WhileGraph(round_graph, any_running)
+        self._round = one_round
+        self._round_graph = capture(one_round, keep_graph=True)  # whose memory the launched one works in
+        self._graph = WhileGraph(self._round_graph, any_running)
 
     def __call__(self, clock: PhaseClock) -> None:
         self._graph.launch()

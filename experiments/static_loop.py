@@ -3,18 +3,17 @@ result."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from transformers import WhisperForCausalLM
 
+from experiments import loops
 from experiments import network as networks
 from experiments.attention import kernels
 from experiments.choice import rules_of
 from experiments.decode_state import DecodeState
 from experiments.encoder import Encoder
-from experiments.graphs import capture
-from experiments.loops import DeviceLoop, HostLoop, Loop
 from experiments.models import LoadedModel
 from experiments.network import Network
 from experiments.options import Options
@@ -58,8 +57,9 @@ class StaticLoop:
             prefill = Prefill(network, draft_network, self._encoder.encoded, *given)
             self._describe([loaded.prompt[:room]])
             one_round = self._round_of(network, draft_network)
-            self._captured = prefill, one_round  # whose memory the graphs go on using
-            self._prefill, self._loop = self._queued(prefill, one_round)
+            self._prefill = loops.once(prefill, options, device)
+            most_rounds = loaded.max_new_tokens - 1  # the first token is the prefill's
+            self._loop = loops.until_done(one_round, self._state.any_running, most_rounds, options)
 
     def _length(self, prompt_room: int) -> int:
         """Of history and caches. Drafts may stand up to K places behind the last token that is taken."""
@@ -85,18 +85,6 @@ class StaticLoop:
         if how.acceptance is not None:
             self._script = Script(state, self._loaded.model.config.vocab_size, how.drafts, how.acceptance)
         return SpeculativeRound(network, draft, state, rules, topk, how.drafts, self._script)
-
-    def _queued(self, prefill: Prefill, one_round: Round) -> tuple[Callable[[], object], Loop]:
-        """What queues the prefill, and what queues the rounds."""
-        any_running = self._state.any_running
-        most_rounds = self._loaded.max_new_tokens - 1  # the first token is the prefill's
-        if self._options.graphs == "none" or self._device == "cpu":
-            return prefill, HostLoop(one_round, any_running, most_rounds)
-        first = capture(prefill)
-        if self._options.loop == "device":
-            return first.replay, DeviceLoop(capture(one_round, keep_graph=True), any_running)
-        graph = capture(one_round)
-        return first.replay, HostLoop(lambda mark: graph.replay(), any_running, most_rounds)
 
     def decode(
         self,

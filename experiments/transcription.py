@@ -28,7 +28,13 @@ CHECKPOINT_FILES = ("model.safetensors", "config.json", "generation_config.json"
 
 def check(cfg: Mapping[str, Any]) -> None:
     """Refuse options that don't go together and audio that can't be used; raises UserError."""
-    Options.from_config(cfg)
+    options = Options.from_config(cfg)
+    if cfg["capture"] == "ncu" and options.loop == "device" and cfg["device"] == "cuda":
+        raise UserError(
+            "capture=ncu can't be combined with loop=device: it measures the kernels of one decode step, and "
+            "all steps of a window are one launch there",
+            "loop=host, which runs the same kernels, or capture=nsys",
+        )
     audio.check(cfg["audio"]["path"], cfg["audio"]["max_seconds"])
 
 
@@ -92,7 +98,7 @@ class Transcription:
         size = self._options.batch
         self._batches = [torch.cat(pcm[first : first + size]) for first in range(0, len(pcm), size)]
         self._decode = self._make_decoder(cfg["model"])
-        self._lengths: list[int] = []  # tokens of each window in the last iteration
+        self._steps: list[int] = []  # decode steps of each window in the last iteration, one token each
 
     def _make_decoder(self, model: Mapping[str, Any]) -> Decode:
         """What decodes batch number n from its features."""
@@ -122,10 +128,10 @@ class Transcription:
     def run(self, clock: PhaseClock) -> None:
         """One iteration over all windows; returns when the device has done all that was queued."""
         found = self._transcribe(clock)
-        self._lengths = [len(tokens) for tokens in found]
         most = self._loaded.max_new_tokens
         # A window that ended has an end token besides; the first token is the prefill's.
-        clock.count(phases.TOKENS, sum(min(count + 1, most) - 1 for count in self._lengths))
+        self._steps = [min(len(tokens) + 1, most) - 1 for tokens in found]
+        clock.count(phases.TOKENS, sum(self._steps))
         if self._device == "cuda":
             self._torch.cuda.synchronize()  # rounds that ran ahead of the last token may still be running
 
@@ -181,15 +187,16 @@ class Transcription:
     def _floor(self) -> dict[str, float]:
         """Bytes and FLOPs that a greedy decode step of a batch can't do without, at the mean position of
         those that ran; empty before the first."""
-        if not sum(self._lengths):
+        if not sum(self._steps):
             return {}
         # The n steps of a window find the prompt and 1 to n tokens in the cache.
-        tokens = sum(n * (n + 1) / 2 for n in self._lengths) / sum(self._lengths)
+        tokens = sum(n * (n + 1) / 2 for n in self._steps) / sum(self._steps)
         cached = len(self._loaded.prompt) + tokens
         model = self._loaded.model
         rows = self._options.batch
         weight_bytes = 1 if self._options.quantize != "none" else model.dtype.itemsize
-        least = floor.decode_step(model.config, cached, model.dtype.itemsize, rows, weight_bytes)
+        shapes = floor.Shapes.of(model.config)
+        least = floor.decode_step(shapes, cached, model.dtype.itemsize, rows, weight_bytes)
         return {
             "decode_step_bytes": least.bytes,
             "decode_step_flops": least.flops,

@@ -12,7 +12,7 @@ from harness import moved
 from harness.errors import ExitCode, UserError
 from harness.metrics import ERROR_RATES, FLOOR_MS, FLOOR_RATIO
 from harness.phases import DECODE_STEP, TOKENS
-from harness.record import Record, code_label, day
+from harness.record import Record, day
 
 PERFETTO_ROWS = 2_000_000  # of a trace that is still written for the viewer without being asked
 
@@ -29,8 +29,7 @@ class Subject:
     """Whose trace is analysed.
 
     ms_per_token: of its run, without a profiler; note: what a reader of its detail has to know; sampled: its
-    recording with GPU metrics; kernels: what ncu measured; memory: what is kept of the memory traffic that
-    both told. Each of the files only if it is there.
+    recording with GPU metrics; kernels: what ncu measured; each only if it is there.
     """
 
     label: str
@@ -38,7 +37,6 @@ class Subject:
     note: str = ""
     sampled: Path | None = None
     kernels: Path | None = None
-    memory: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -52,7 +50,6 @@ class Digest:
     metrics: dict[str, float]
     plots: list[Path]
     detail: Traced
-    memory: Memory
     perfetto: Path | None
 
 
@@ -60,9 +57,7 @@ def stamp_of(record: Record, profiled: bool) -> Stamp:
     """The caption of figures made from a run."""
     from analysis.plots import Stamp
 
-    git = record.environment["git"]
-    code = code_label(git["commit"], git["dirty"])
-    return Stamp(record.environment["machine"], code, day(record.started_utc), profiled)
+    return Stamp(record.environment["machine"], record.code, day(record.started_utc), profiled)
 
 
 def latency(child: dict[str, Any]) -> dict[str, float]:
@@ -148,16 +143,15 @@ def digest(
         found |= step_metrics(trace, acc, found)
         shown = _detail(trace, acc, measured, subject)
         written = _perfetto(trace, acc, perfetto) if perfetto else None
-    return Digest(acc, found | memory_metrics(measured), paths, shown, measured, written)
+    return Digest(acc, found | memory_metrics(measured), paths, shown, written)
 
 
 def detail(trace_path: Path, subject: Subject) -> Traced:
-    """What a page shows of one trace among others: memory traffic only where it is kept."""
+    """What a page shows of one trace among others, without its memory traffic."""
     from analysis import Trace, account
 
-    kept = moved.load(subject.memory) if subject.memory else None
     with _as_user_error(), Trace.open(trace_path) as trace:
-        return _detail(trace, account(trace), kept, subject)
+        return _detail(trace, account(trace), None, subject)
 
 
 def _detail(trace: Trace, acc: Account, measured: Memory | None, subject: Subject) -> Traced:

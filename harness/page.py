@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 
-from harness import digest, moved, recorded, report
+from harness import details, digest, recorded, report
 from harness.errors import UserError
 from harness.metrics import METRICS_OVERHEAD, OVERHEAD
 from harness.publish import PAGE
-from harness.record import Record, code_label, day
+from harness.record import Record, day, days
 from harness.results import tokens_in_words
 from harness.verdict import shown
 
@@ -32,7 +31,7 @@ def of_run(record: Record, outputs: Path, detail: Traced | None, compare_with: s
     warnings: list[str] = []
     try:
         if other := _compared(record, outputs):
-            reference = trace_of(other, outputs, other.scope)
+            reference = details.load(outputs / other.id, other.scope)
         elif bundled and compare_with:
             reference = _recorded_beside(recorded.FOLDER / bundled["trace"], compare_with)
     except UserError as error:  # the other run is damaged, this one is not
@@ -53,7 +52,7 @@ def of_run(record: Record, outputs: Path, detail: Traced | None, compare_with: s
         traced=[detail] if detail else [],
         runs=runs,
         environment=environment(record, outputs / record.id),
-        notes=_notes(record, outputs / record.id),
+        notes=_notes(record),
         warnings=warnings,
         figures=html.figures(detail.bar if detail else None, metrics),
     )
@@ -64,7 +63,7 @@ def of_sweep(records: Sequence[Record], labels: Sequence[str], outputs: Path, li
     from analysis import html
     from analysis.headline import fastest
 
-    traced = [trace_of(record, outputs, label) for record, label in zip(records, labels, strict=True)]
+    traced = [details.load(outputs / record.id, label) for record, label in zip(records, labels, strict=True)]
     found = [one for one in traced if one]
     last = records[-1]
     timed = {
@@ -74,7 +73,7 @@ def of_sweep(records: Sequence[Record], labels: Sequence[str], outputs: Path, li
     }
     return html.Report(
         title=", ".join(labels),
-        subtitle=_subtitle(last),
+        subtitle=_subtitle(*records),
         headline=f"On {last.environment['machine']}, {fastest(timed)}",
         bars=[one.bar for one in found],
         traced=found,
@@ -83,30 +82,15 @@ def of_sweep(records: Sequence[Record], labels: Sequence[str], outputs: Path, li
             for record, label in zip(records, labels, strict=True)
         ],
         environment=environment(last, outputs / last.id),
-        notes=_notes(last, outputs / last.id),
+        notes=_notes(*records),
     )
-
-
-def trace_of(record: Record, outputs: Path, label: str) -> Traced | None:
-    """What a run's trace says, or the recorded one shown in its place; None if neither is there."""
-    if bundled := record.capture["recorded"]:
-        path = recorded.FOLDER / bundled["trace"]
-        stands_in = recorded.described(path, bundled["note"], record.model, bundled["metrics"])
-        kept = outputs / record.id / moved.MEMORY_JSON
-        subject = replace(recorded_subject(label, stands_in), memory=kept)
-        return digest.detail(path, subject) if path.exists() else None
-    subject = subject_of(record, outputs / record.id, label)
-    trace = record.capture["trace"]
-    there = record.device == "cuda" and trace and (outputs / record.id / trace).exists()
-    return digest.detail(outputs / record.id / trace, subject) if there else None
 
 
 def subject_of(record: Record, folder: Path, label: str) -> digest.Subject:
     """A run as the subject of its own trace."""
-    names = [record.capture.get(kind) for kind in ("metrics", "kernels")]  # which older runs don't have
-    sampled, kernels = (folder / name if name and (folder / name).exists() else None for name in names)
-    memory = folder / moved.MEMORY_JSON
-    return digest.Subject(label, record.metrics.get("ms_per_token"), "", sampled, kernels, memory)
+    names = [record.capture[kind] for kind in ("metrics", "kernels")]
+    sampled, kernels = (folder / name if name else None for name in names)
+    return digest.Subject(label, record.metrics.get("ms_per_token"), "", sampled, kernels)
 
 
 def recorded_subject(label: str, bundled: recorded.RecordedTrace) -> digest.Subject:
@@ -138,7 +122,7 @@ def environment(record: Record, folder: Path) -> list[tuple[str, str]]:
         "CPU": f"{cpu['model']}, {cpu['cores']} cores, {_gib(cpu['memory_bytes'])}",
         "System": f"{where['os']}, Python {where['python']}",
         "Versions": ", ".join(f"{name} {version}" for name, version in packages.items() if version),
-        "Code": code_label(where["git"]["commit"], where["git"]["dirty"]),
+        "Code": record.code,
         "Date": f"{day(record.started_utc)} ({record.started_utc})",
         "Model": record.model,
         "Audio": Path(str(config.get("audio", {}).get("path", ""))).name,
@@ -156,8 +140,12 @@ def environment(record: Record, folder: Path) -> list[tuple[str, str]]:
     return [(term, str(value)) for term, value in about.items() if value]
 
 
-def _notes(record: Record, folder: Path) -> list[str]:
+def _notes(*records: Record) -> list[str]:
+    """Where the numbers come from. The environment that is shown above them is the last run's."""
+    record = records[-1]
     notes = ["Latencies are medians of the iterations of a process without a profiler."]
+    if len({one.code for one in records}) > 1:
+        notes.append(f"The code was not the same for all runs: environment and command are {record.scope}'s.")
     if record.capture["recorded"]:
         notes.append(
             f"This machine has no GPU: gaps, idle time, phases and kernels are those of a trace "
@@ -171,7 +159,7 @@ def _notes(record: Record, folder: Path) -> list[str]:
         )
     else:
         notes.append("Nothing was traced (capture=none), so nothing is known about gaps and kernels.")
-    if record.capture.get("metrics"):
+    if any(one.capture.get("metrics") for one in records):
         notes.append(
             "Memory traffic comes from a third process, whose GPU counters were sampled. That makes the GPU "
             "faster and its gaps shorter, so no gaps are read from it."
@@ -197,10 +185,17 @@ def _without_trace(record: Record) -> str:
     return f"A token takes {shown('ms_per_token', per_token)} on {machine}"
 
 
-def _subtitle(record: Record) -> str:
-    git = record.environment["git"]
-    code = code_label(git["commit"], git["dirty"])
-    return " · ".join([record.environment["machine"], record.model, day(record.started_utc), code])
+def _subtitle(*records: Record) -> str:
+    def every(values: Iterable[str]) -> str:
+        return ", ".join(dict.fromkeys(values))
+
+    parts = [
+        every(record.environment["machine"] for record in records),
+        every(record.model for record in records),
+        days(record.started_utc for record in records),
+        every(record.code for record in records),
+    ]
+    return " · ".join(parts)
 
 
 def _config(folder: Path) -> Mapping[str, Any]:

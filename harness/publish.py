@@ -2,13 +2,13 @@
 
 FOLDER gets the same <scope>/<utc>/ as OUTPUTS, without what is large or names the recording machine's paths:
 the record, the configuration, the raw latencies, the reports, the PNG plots, the start of the trace and of
-the recording with GPU metrics, and what ncu measured; and FOLDER/report.html shows all of them side by side.
+the recording with GPU metrics, what pages show of them, and what ncu measured. FOLDER/report.html and
+ladder.png then show all that is published there side by side, earlier runs of other scopes, too.
 """
 
 from __future__ import annotations
 
 import argparse
-import html
 import json
 import lzma
 import shutil
@@ -19,16 +19,19 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from analysis import TraceError
-from harness.environment import PROJECT
+from harness import private
+from harness.details import DETAIL_JSON
 from harness.errors import ExitCode, UserError
+from harness.moved import MEMORY_JSON
 from harness.phases import DECODE, DECODE_STEP
 from harness.plan import MEASURE_JSON
 from harness.record import Record
 from harness.results import newest_per_scope
-from harness.store import NAME, Store
+from harness.store import NAME, Store, row_of
 
+PAGE, LADDER = "report.html", "ladder.png"
 TEXTS = ("run.json", "config.yaml", MEASURE_JSON, "report.txt")
-PAGE = "report.html"
+SOME_HAVE = (PAGE, DETAIL_JSON, MEMORY_JSON)  # not older runs, nor those without a trace or GPU metrics
 PACKED_TRACE, PACKED_METRICS, PACKED_KERNELS = "trace.sqlite.xz", "metrics.sqlite.xz", "ncu.csv.xz"
 UNTIL = "decode.step:8"  # prefill and a few steps say all that a figure shows
 # The more samples, the more kernels are told apart by them; at 100 kHz a step of 10 ms takes 60 kB.
@@ -44,11 +47,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         for folder in publish(arguments.outputs.resolve(), arguments.into):
             print(folder)
+        for left_out in show_all(arguments.into):
+            print(f"left out of {PAGE} and {LADDER}: {left_out}", file=sys.stderr)
     except UserError as error:
         print(error.report(), file=sys.stderr)
         return error.exit_code
     except (OSError, sqlite3.Error, TraceError) as error:
-        print(UserError(f"nothing was published: {error}").report(), file=sys.stderr)
+        print(UserError(f"publishing failed: {error}").report(), file=sys.stderr)
         return ExitCode.STORAGE
     return ExitCode.OK
 
@@ -63,6 +68,8 @@ def publish(outputs: Path, into: Path) -> list[Path]:
     store = Store(outputs)
     runs = [run["id"] for run in newest_per_scope(store.runs())]
     store.close()
+    if not runs:
+        raise UserError(f"{outputs} has no finished run", "python -m harness.results list, which says why")
     into.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=into, prefix=".new-") as new:
         for run in runs:
@@ -71,8 +78,34 @@ def publish(outputs: Path, into: Path) -> list[Path]:
             scope = (into / run).parent
             shutil.rmtree(scope, ignore_errors=True)
             (Path(new) / run).parent.rename(scope)
-    _write_page([Record.load(outputs / run) for run in runs], outputs, into)
     return [into / run for run in runs]
+
+
+def show_all(into: Path) -> list[str]:
+    """Write page and ladder of the runs that are published in `into`; returns what is left out of them."""
+    from analysis.html import write
+    from harness import page, sweep
+
+    records, left_out = _published(into)
+    runs = sorted(map(row_of, records.values()), key=lambda run: (run["started_utc"], run["id"]))
+    shown = [records.pop(run["id"]) for run in newest_per_scope(runs)]  # as in the table of results
+    write(into / PAGE, page.of_sweep(shown, sweep.labels(shown), into, links=""))
+    _, svg = sweep.ladder(shown, into)
+    svg.unlink()
+    unlike = f"has not the inputs and the machine of {runs[-1]['id']}, or is not its scope's newest"
+    return left_out + [f"{run} {unlike}" for run in sorted(records)]
+
+
+def _published(into: Path) -> tuple[dict[str, Record], list[str]]:
+    """The runs in `into` by id, and what is wrong with those that can't be read."""
+    records, unreadable = {}, []
+    for path in sorted(into.glob("*/*/run.json")):
+        try:
+            record = Record.load(path.parent)
+            records[record.id] = record
+        except UserError as error:
+            unreadable.append(str(error))
+    return records, unreadable
 
 
 def _copy(outputs: Path, run: str, folder: Path) -> None:
@@ -81,10 +114,10 @@ def _copy(outputs: Path, run: str, folder: Path) -> None:
     source = outputs / run
     shutil.copytree(source / "plots", folder / "plots", ignore=shutil.ignore_patterns("*.svg"))
     record = Record.load(source)
-    pages = [PAGE] if (source / PAGE).exists() else []  # which older runs don't have
-    for name in (*TEXTS, *pages):
+    names = private.names(record, outputs)
+    for name in (*TEXTS, *(name for name in SOME_HAVE if (source / name).exists())):
         text = (source / name).read_text(encoding="utf-8")
-        (folder / name).write_text(_without_paths(text, record, outputs), encoding="utf-8")
+        (folder / name).write_text(private.without(text, names), encoding="utf-8")
     if trace := record.capture["trace"]:
         trim(source / trace, folder / PACKED_TRACE, until=_until(source))
     if metrics := record.capture.get("metrics"):  # which older runs don't have, like the next
@@ -93,7 +126,7 @@ def _copy(outputs: Path, run: str, folder: Path) -> None:
         # Around the table ncu says which processes it saw.
         lines = (source / kernels).read_text(errors="replace").splitlines(keepends=True)
         table = "".join(line for line in lines if line.startswith('"'))
-        (folder / PACKED_KERNELS).write_bytes(lzma.compress(_without_paths(table, record, outputs).encode()))
+        (folder / PACKED_KERNELS).write_bytes(lzma.compress(private.without(table, names).encode()))
 
 
 def _until(run: Path) -> str:
@@ -113,25 +146,6 @@ def _trim_metrics(export: Path, out: Path) -> None:
         if longer.stat().st_size <= METRICS_BYTES:
             longer.replace(out)
         longer.unlink(missing_ok=True)
-
-
-def _write_page(records: Sequence[Record], outputs: Path, into: Path) -> None:
-    from analysis.html import render
-    from harness import page, sweep
-
-    text = render(page.of_sweep(records, sweep.labels(records), outputs, links=""))
-    (into / PAGE).write_text(_without_paths(text, records[-1], outputs), encoding="utf-8")
-
-
-def _without_paths(text: str, record: Record, outputs: Path) -> str:
-    """A text of a run without what is private to the machine that made it."""
-    # Longest first: the interpreter and the outputs may lie inside the project.
-    names = {str(outputs): "outputs", sys.executable: "python", str(PROJECT): ".", f'"{record.host}"': '"-"'}
-    if gpu := record.environment["gpu"]:
-        names[str(gpu["uuid"])] = "-"
-    for private in sorted(names, key=len, reverse=True):
-        text = text.replace(private, names[private]).replace(html.escape(private), names[private])
-    return text
 
 
 if __name__ == "__main__":

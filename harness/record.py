@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
@@ -32,6 +33,12 @@ def parse_utc(stamp: str) -> datetime:
 def day(stamp: str) -> str:
     """The date of a time that `utc_now` wrote, as people write it: 2026-11-22."""
     return parse_utc(stamp).date().isoformat()
+
+
+def days(stamps: Iterable[str]) -> str:
+    """The dates of one or more such times: "2026-11-22", or "2026-11-22 to 2026-11-29"."""
+    dates = sorted({day(stamp) for stamp in stamps})
+    return dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
 
 
 def code_label(commit: str | None, dirty: bool | None) -> str:
@@ -75,6 +82,12 @@ class Record:
     artifacts: list[str] = field(default_factory=list)
     error: dict[str, Any] | None = None
     schema_version: int = SCHEMA_VERSION
+
+    @property
+    def code(self) -> str:
+        """The state of the code that the run was made from."""
+        git = self.environment["git"]
+        return code_label(git["commit"], git["dirty"])
 
     def save(self, outputs: Path) -> None:
         write_json(outputs / self.id / "run.json", asdict(self))

@@ -62,14 +62,10 @@ def _of(trace: Path) -> RecordedTrace:
     run = json.loads((trace.parent / "run.json").read_text())
     git = run["environment"]["git"]
     parts = run["environment"]["machine"], day(run["started_utc"]), code_label(git["commit"], git["dirty"])
-    return described(trace, f"recorded on {', '.join(parts)}", run["model"], run["metrics"])
-
-
-def described(trace: Path, note: str, model: str, metrics: dict[str, float]) -> RecordedTrace:
-    """A published trace with what lies beside it."""
-    beside = [trace.with_name(name) for name in (PACKED_METRICS, PACKED_KERNELS)]
-    sampled, kernels = (path if path.exists() else None for path in beside)
-    return RecordedTrace(trace, note, model, metrics, sampled, kernels)
+    packed = [trace.with_name(name) for name in (PACKED_METRICS, PACKED_KERNELS)]
+    sampled, kernels = (path if path.exists() else None for path in packed)
+    note = f"recorded on {', '.join(parts)}"
+    return RecordedTrace(trace, note, run["model"], run["metrics"], sampled, kernels)
 
 
 def _mechanisms(cfg: Any) -> dict[str, Any]:

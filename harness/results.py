@@ -15,7 +15,7 @@ from rich.table import Table
 
 from harness.errors import ExitCode, UserError
 from harness.metrics import AGREEMENT, ERROR_RATES
-from harness.record import Record, code_label, day
+from harness.record import Record, code_label, days
 from harness.report import screen
 from harness.store import NAME, Store
 from harness.verdict import shown
@@ -113,12 +113,13 @@ def rebuild(arguments: argparse.Namespace) -> int:
 
 def newest_per_scope(runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """The newest finished run of each scope among those that share machine and inputs (model, audio, device,
-    number of tokens) with the newest of all, in the order in which they were made."""
+    number of tokens) with the newest of all: those that are compared with no other, then the others, in the
+    order in which they were made."""
     finished = [run for run in runs if run["status"] == "finished"]
     same = ("machine", "inputs")
     alike = [run for run in finished if all(run[key] == finished[-1][key] for key in same)]
     newest = {run["scope"]: run for run in alike}
-    return sorted(newest.values(), key=lambda run: run["started_utc"])
+    return sorted(newest.values(), key=lambda run: (run["tokens_match"] is not None, run["started_utc"]))
 
 
 def table_row(run: dict[str, Any], metrics: dict[str, float]) -> list[str]:
@@ -199,10 +200,9 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def origin(runs: Sequence[dict[str, Any]]) -> str:
     """Where the numbers come from: machine, model, date and commit, and by what words were compared."""
-    dates = sorted({day(run["started_utc"]) for run in runs})
     commits = sorted({code_label(run["commit"], run["dirty"]) for run in runs})
-    days = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
-    made = f"{runs[-1]['machine']}, {runs[-1]['model']}, {days}, {', '.join(commits)}"
+    when = days(run["started_utc"] for run in runs)
+    made = f"{runs[-1]['machine']}, {runs[-1]['model']}, {when}, {', '.join(commits)}"
     found = [json.loads(run["word_errors"] or "null") or {"wer": None} for run in runs]
     by = sorted({f"{f['library']}, {f['normalizer']}" for f in found if f["wer"] is not None})
     return f"{made}; word errors: {', '.join(by)}" if by else made

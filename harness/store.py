@@ -99,7 +99,7 @@ class Store:
         with self._db.conn as conn:
             for table in ("iterations", "metrics", "transcripts"):
                 conn.execute(f"delete from {table} where run = ?", (record.id,))
-            _insert(conn, "runs", [_run_row(record)])
+            _insert(conn, "runs", [row_of(record)])
             _insert(
                 conn,
                 "iterations",
@@ -195,7 +195,8 @@ def _insert(conn: sqlite3.Connection, table: str, rows: list[dict[str, Any]]) ->
         conn.executemany(f"insert or replace into {table} ({columns}) values ({marks})", rows)
 
 
-def _run_row(record: Record) -> dict[str, Any]:
+def row_of(record: Record) -> dict[str, Any]:
+    """A run as a row of the table `runs`."""
     same = ("id", "scope", "status", "started_utc", "finished_utc", "host", "pid", "model", "device")
     return {name: getattr(record, name) for name in same} | {
         "machine": record.environment["machine"],

@@ -7,13 +7,17 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
 from harness.errors import ExitCode, UserError
-from harness.record import Record
+from harness.record import Record, days
+
+if TYPE_CHECKING:
+    from analysis.plots import Stamp
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,7 @@ def close(folder: Path, outcomes: Sequence[Outcome], outputs: Path, out: Console
     if len(outcomes) > 1:
         out.print(_table(outcomes))
     if len(finished) > 1:
-        drawn = _ladder(finished, folder)
+        drawn = ladder(finished, folder)
         try:
             drawn.append(_page(finished, folder, outputs))
         except UserError as error:
@@ -66,11 +70,11 @@ def _table(outcomes: Sequence[Outcome]) -> Table:
     return table
 
 
-def _ladder(finished: Sequence[Record], folder: Path) -> list[Path]:
+def ladder(finished: Sequence[Record], folder: Path) -> list[Path]:
+    """Draw ladder.png and ladder.svg of finished runs, the first of which the others are compared with."""
     import pandas as pd
 
     from analysis import plots
-    from harness.digest import stamp_of
 
     columns = {
         "ms_per_token": "ms_per_token",
@@ -86,8 +90,18 @@ def _ladder(finished: Sequence[Record], folder: Path) -> list[Path]:
         | {column: record.metrics.get(name, math.nan) for column, name in columns.items()}
         for label, record in zip(names, finished, strict=True)
     ]
-    figure = plots.ladder(pd.DataFrame(rows), stamp_of(finished[-1], profiled=False))
+    figure = plots.ladder(pd.DataFrame(rows), _stamp_of(finished))
     return [Path(path) for path in plots.save(figure, folder, "ladder")]
+
+
+def _stamp_of(finished: Sequence[Record]) -> Stamp:
+    """The caption of a figure of several runs."""
+    from analysis.plots import Stamp
+
+    machines = dict.fromkeys(record.environment["machine"] for record in finished)
+    codes = dict.fromkeys(record.code for record in finished)
+    when = days(record.started_utc for record in finished)
+    return Stamp(", ".join(machines), ", ".join(codes), when, profiled=False)
 
 
 def _causes(metrics: Mapping[str, float]) -> dict[str, float]:

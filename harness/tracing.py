@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from harness import digest, moved, ncu, page, recorded, report
+from harness import details, digest, ncu, page, recorded, report
 from harness.capture.ncu import NCU_CSV
 from harness.errors import ExitCode, UserError
 from harness.job import Job
@@ -125,5 +125,4 @@ def _keep(job: Job, known: digest.Digest) -> None:
     """What pages and figures of the run take from its trace."""
     job.detail = known.detail
     job.add(known.plots)
-    if moved.known(known.memory):
-        moved.save(known.memory, job.folder / moved.MEMORY_JSON)
+    details.save(known.detail, job.folder)

@@ -47,7 +47,6 @@ ladder() {
   check "$python" -m harness -m '+scope=glob(*)' "${common[@]}" capture=nsys "outputs=$outputs" "${overrides[@]}"
   if ((${#failed[@]} == others)); then
     check "$python" -m harness.publish "$outputs" --into "$into"
-    check cp "$outputs"/sweeps/*/ladder.png "$into/"
     check "$python" -m harness.results table --db "$outputs/results.db" --markdown
   fi
 }

@@ -106,29 +106,16 @@ def model(name: str) -> Mapping[str, Any]:
     return random[name]
 
 
-@dataclass(frozen=True)
-class _Shapes:
-    decoder_layers: int
-    d_model: int
-    decoder_ffn_dim: int
-    max_source_positions: int
-    vocab_size: int
-
-
 def floor_bytes(task: Task) -> float:
-    """Bytes that the mean decode step of a task reads and writes at least.
-
-    A batch reads the weights once, and keys and values for each of its windows. experiments.floor is linear
-    in both caches' positions, so a batch of N is one window with N times as many.
-    """
+    """Bytes that the mean decode step of a task reads and writes at least."""
     shape = model(task.model)["shape"]
-    shapes = _Shapes(
-        decoder_layers=shape["layers"],
-        d_model=shape["d_model"],
-        decoder_ffn_dim=4 * shape["d_model"],
-        max_source_positions=task.batch * ENCODER_POSITIONS,
-        vocab_size=shape["vocab_size"],
+    shapes = floor.Shapes(
+        layers=shape["layers"],
+        width=shape["d_model"],
+        mlp=4 * shape["d_model"],
+        positions=ENCODER_POSITIONS,
+        vocabulary=shape["vocab_size"],
     )
     # The steps after the first token find 1 to tokens - 1 of them in the cache.
     cached = PROMPT + task.tokens / 2
-    return floor.decode_step(shapes, task.batch * cached, 2 if task.device == "cuda" else 4).bytes
+    return floor.decode_step(shapes, cached, 2 if task.device == "cuda" else 4, task.batch).bytes

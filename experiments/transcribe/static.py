@@ -5,13 +5,14 @@ pace.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any
 
 import torch
 
+from experiments import loops
 from experiments import network as networks
 from experiments.attention import kernels
 from experiments.audio import WINDOW_SAMPLES
@@ -19,8 +20,7 @@ from experiments.choice import rules_of
 from experiments.decode_state import DecodeState, send
 from experiments.encoder import Encoder
 from experiments.features import LogMel
-from experiments.graphs import capture
-from experiments.loops import DeviceLoop, HostLoop, Loop
+from experiments.loops import Loop
 from experiments.models import LoadedModel
 from experiments.network import Network
 from experiments.options import Options
@@ -52,6 +52,7 @@ class StaticWindowDecoder:
     ) -> None:
         """prompt_tokens: of text before, how many a prompt may hold; word_timestamps: align the tokens."""
         options = _for_rows(options, batch)
+        self._options = options
         self.batch = batch
         self._loaded = loaded
         self._device = loaded.model.device
@@ -69,12 +70,9 @@ class StaticWindowDecoder:
             self._encoder = Encoder(loaded.model.get_encoder(), options.encoder, batch)
             self._ear = _Ear(network, self._encoder.encoded, self._state, loaded)
             self._state.describe_windows([loaded.prompt[:-1]], self._new_tokens, self._positions)
-            self._prefill = _queued(self._ear, options, self._device.type)
-            # Kept, as the ear is: graphs go on using the memory of what they captured.
-            self._greedy_round = GreedyRound(network, self._state, rules, options.topk)
-            self._likeliest = self._loop(self._greedy_round, options)
+            self._prefill = loops.once(self._ear, options, self._device.type)
+            self._likeliest = self._loop(GreedyRound(network, self._state, rules, options.topk))
         self._sampled_round = SampledRound(network, self._state, rules)
-        self._options = options
         self._sampled: Loop | None = None
         self._aligner = Aligner(loaded) if word_timestamps else None
         self._beside = torch.cuda.Stream() if self._device.type == "cuda" else None
@@ -131,17 +129,11 @@ class StaticWindowDecoder:
             [*(window.seed for window in windows), *absent],
         )
         if self._sampled is None:  # seldom needed, so captured when it is
-            self._sampled = self._loop(self._sampled_round, self._options)
+            self._sampled = self._loop(self._sampled_round)
         return self._sampled
 
-    def _loop(self, one_round: Round, options: Options) -> Loop:
-        any_running = self._state.any_running
-        if options.graphs == "none" or self._device.type == "cpu":
-            return HostLoop(one_round, any_running, self._new_tokens)
-        if options.loop == "device":
-            return DeviceLoop(capture(one_round, keep_graph=True), any_running)
-        graph = capture(one_round)
-        return HostLoop(lambda mark: graph.replay(), any_running, self._new_tokens)
+    def _loop(self, one_round: Round) -> Loop:
+        return loops.until_done(one_round, self._state.any_running, self._new_tokens, self._options)
 
     def _kernels(self) -> AbstractContextManager[None]:
         return kernels(self._attention, self._device.type)
@@ -226,10 +218,6 @@ class _Ear:
         places = state.offsets[: state.prompt.shape[1]].expand_as(state.prompt)
         logits = self._network.logits_at(state.history, places, self._start)
         self.no_speech.copy_(logits.float().softmax(-1)[:, self._no_speech_token])
-
-
-def _queued(body: Callable[[], None], options: Options, device: str) -> Callable[[], object]:
-    return body if options.graphs == "none" or device == "cpu" else capture(body).replay
 
 
 def _endless(rules: LogitRules, loaded: LoadedModel) -> LogitRules:

@@ -63,16 +63,19 @@ def test_only_models_that_never_stop_are_compared() -> None:
 
 
 def test_a_batch_reads_the_weights_once() -> None:
-    shape = model("whisper_small_random")["shape"]
-
-    class Small:
-        decoder_layers, d_model, decoder_ffn_dim = 12, 768, 3072
-        max_source_positions, vocab_size = 1500, shape["vocab_size"]
-
     one, eight = (floor_bytes(Task("whisper_small_random", n, 100, "cuda", "", 1, 1, 1)) for n in (1, 8))
-    assert one == floor.decode_step(Small, 54, 2).bytes
-    caches = 2 * 12 * 768 * (1500 + 54) * 2
-    assert eight - one == pytest.approx(7 * caches, rel=1e-4)
+    small = floor.Shapes(layers=12, width=768, mlp=3072, positions=1500, vocabulary=51865)
+    assert (one, eight) == tuple(floor.decode_step(small, 54, 2, rows).bytes for rows in (1, 8))
+    assert eight - one == 7 * 2 * (2 * 12 * 768 * (1500 + 54) + 2 * 768), "caches, and a row of embeddings"
+
+
+def test_the_parent_does_without_torch_and_transformers() -> None:
+    script = (
+        "import sys, benchmarks.peers.contenders as c; "
+        "c.floor_bytes(c.Task('tiny_random', 1, 4, 'cpu', '', 1, 1, 1)); "
+        "assert not {'torch', 'transformers'} & sys.modules.keys()"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, cwd=PROJECT)
 
 
 def test_windows_differ_and_are_the_same_every_time(tmp_path: Path) -> None:

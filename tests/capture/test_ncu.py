@@ -12,9 +12,10 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from rich.console import Console
 
-from harness import child, dry_run, ncu, plan, run, usage
+from harness import child, dry_run, environment, ncu, plan, run, usage
 from harness.capture import capture_for
 from harness.capture import ncu as backend
+from harness.capture.kineto import KinetoCapture
 from harness.capture.ncu import NcuCapture, OneStep, StepDone
 from harness.errors import ExitCode, UserError
 from harness.phases import DECODE_STEP, ITER, HostTimer, NvtxAnnotator, PhaseClock
@@ -204,6 +205,33 @@ def made(
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setattr(NcuCapture, "check", lambda self, device: None)
     return lambda: planned("capture=ncu", f"outputs={tmp_path / 'outputs'}")
+
+
+@pytest.mark.parametrize("scope", ["single_launch", "optimized"])
+def test_a_loop_that_is_one_launch_is_refused_before_anything_runs(
+    fake_ncu: Callable[..., Path],
+    fake_nsys: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    scope: str,
+) -> None:
+    fake_ncu()
+    fake_nsys(importer=None)
+    monkeypatch.setattr(environment, "gpu", lambda: {"name": "NVIDIA H200"})
+    monkeypatch.setattr(plan, "resolve_device", lambda wanted: "cuda")
+    monkeypatch.setattr(KinetoCapture, "check", lambda self, device: None)
+    usage.register_resolvers()
+
+    def make(*overrides: str) -> plan.Plan:
+        chosen = [f"+scope={scope}", "capture=ncu", f"outputs={tmp_path / 'outputs'}", *overrides]
+        with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+            return plan.make(compose("config", overrides=chosen))
+
+    with pytest.raises(UserError, match="all steps of a window are one launch") as refused:
+        make()
+    assert refused.value.exit_code == ExitCode.USAGE and refused.value.hint.startswith("loop=host")
+    assert make("loop=host").capture.name == "ncu"
+    assert not (tmp_path / "outputs").exists()
 
 
 WRITE_RESULT = """for run; do :; done; echo '{"error": null}' > "$run/replayed.json\""""

@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from harness import child, digest, dry_run, environment, moved, page, plan, publish, recorded, run, sweep
+from analysis import html
+from harness import child, details, digest, dry_run, environment, moved, plan, publish, recorded, run, sweep
 from harness.capture import capture_for
 from harness.capture.nsys import NsysCapture
 from harness.store import Store
@@ -125,20 +126,29 @@ def test_gaps_and_memory_come_from_recordings_of_their_own(
     assert {row["source"] for row in rows} == {"sampled"}
 
 
-def test_memory_traffic_is_computed_once_and_kept_for_the_sweep(
-    on_a_gpu: Callable[..., plan.Plan], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_what_a_trace_says_is_computed_once_and_kept_for_the_sweep(
+    on_a_gpu: Callable[..., plan.Plan], tmp_path: Path
 ) -> None:
     record, folder, _ = made(tmp_path, on_a_gpu())
-    monkeypatch.setattr(moved, "find", lambda *_: pytest.fail("computed again"))
-    shown = page.trace_of(record, tmp_path / "outputs", "it")
+    for name in ("trace.sqlite", "metrics.sqlite"):
+        (folder / name).unlink()
+    shown = details.load(folder, "it")
     assert shown is not None and shown.memory is not None and shown.memory.period_ns > 0
+    of_run = (folder / "report.html").read_text()
+    own = replace(shown, label=record.scope, bar=replace(shown.bar, label=record.scope))
+    page = html.render(html.Report("", "", bars=[own.bar], traced=[own]))
+    for part in ("<svg", "<tbody>"):
+        found = [piece.split("</")[0] for piece in page.split(part)[1:]]
+        assert len(found) > 3 and all(piece in of_run for piece in found)
     kept = shown.memory
     moved.save(kept, tmp_path / "again.json")
     again = moved.load(tmp_path / "again.json")
     assert again is not None and (again.kernels.dtypes == kept.kernels.dtypes).all()
     (folder / moved.MEMORY_JSON).write_text('{"kernels": 1')
-    shown = page.trace_of(record, tmp_path / "outputs", "it")
+    shown = details.load(folder, "it")
     assert shown is not None and shown.memory is None, "a damaged file is as good as none"
+    (folder / details.DETAIL_JSON).write_text('{"bar": {}}')
+    assert details.load(folder, "it") is None
 
 
 @pytest.mark.parametrize(
@@ -189,7 +199,10 @@ def test_published_metrics_are_shown_where_there_is_no_gpu(
     (published,) = publish.publish(tmp_path / "outputs", results / "h200")
     names = {path.name for path in published.iterdir()}
     assert {"trace.sqlite.xz", "metrics.sqlite.xz", "ncu.csv.xz"} <= names
-    assert not names & {"metrics.sqlite", "trace.perfetto-trace.gz", moved.MEMORY_JSON}
+    assert not names & {"trace.sqlite", "metrics.sqlite", "trace.perfetto-trace.gz"}
+    assert publish.show_all(results / "h200") == []
+    every = (results / "h200" / "report.html").read_text()
+    assert "The longest gaps" in every and "DRAM" in every, "from what is kept: the trace is not whole"
     (published / "ncu.csv.xz").unlink()
 
     monkeypatch.setattr(recorded, "FOLDER", results)
@@ -202,7 +215,7 @@ def test_published_metrics_are_shown_where_there_is_no_gpu(
     assert note in (tmp_path / "cpu" / there.id / "plots" / "dram.svg").read_text()
     assert not any("dram" in name for name in there.metrics), "those are the recorded run's"
     assert there.capture["recorded"]["metrics"]["decode.dram_gbps"] == record.metrics["decode.dram_gbps"]
-    shown = page.trace_of(there, tmp_path / "cpu", "it")
+    shown = details.load(tmp_path / "cpu" / there.id, "it")
     assert shown is not None and shown.memory is not None
 
     (published / "metrics.sqlite.xz").unlink()  # as runs were published before

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,9 +14,7 @@ from experiments.transcription import Transcription, build
 from harness import digest, environment, report
 from harness.phases import PhaseClock
 
-SMALL = SimpleNamespace(
-    decoder_layers=12, d_model=768, decoder_ffn_dim=3072, max_source_positions=1500, vocab_size=51865
-)
+SMALL = floor.Shapes(layers=12, width=768, mlp=3072, positions=1500, vocabulary=51865)
 
 
 def test_whisper_small_in_fp16() -> None:
@@ -58,7 +55,7 @@ def test_weights_are_those_that_the_model_has(baseline: Transcription) -> None:
     )
     rows = 2 * config.d_model
     caches = 2 * config.decoder_layers * config.d_model * (config.max_source_positions + 7)
-    least = floor.decode_step(config, cached=7, element_bytes=4)
+    least = floor.decode_step(floor.Shapes.of(config), cached=7, element_bytes=4)
     assert least.bytes == 4 * (read + rows + caches)
 
 
@@ -70,9 +67,9 @@ def test_the_workload_describes_the_floor_of_the_steps_that_ran(
     work.run(clock)
     found = work.describe()["floor"]
     prompt = len(work._loaded.prompt)
-    assert found["cached_tokens"] == prompt + 5, "the mean of 1 to 9"
+    assert found["cached_tokens"] == prompt + 4.5, "the mean of 1 to 8: the first token is the prefill's"
     assert found["element_bytes"] == torch.float32.itemsize
-    least = floor.decode_step(work._loaded.model.config, prompt + 5, 4)
+    least = floor.decode_step(floor.Shapes.of(work._loaded.model.config), prompt + 4.5, 4)
     assert (found["decode_step_bytes"], found["decode_step_flops"]) == (least.bytes, least.flops)
 
 

@@ -10,7 +10,7 @@ import pytest
 from omegaconf import OmegaConf
 from rich.console import Console
 
-from harness import page, plan, recorded, run
+from harness import details, page, plan, recorded, run
 from tests.harness.cli import ROOT
 from tests.harness.test_plan import planned
 
@@ -102,7 +102,7 @@ def test_the_page_sets_the_recorded_reference_beside_it_and_survives_a_damaged_o
     shutil.copytree(published / "fake_one", published / "fake_zero")
     record = run.execute(made(tmp_path), ["test"], [], Console(quiet=True))
     outputs = tmp_path / "outputs"
-    shown = page.of_run(record, outputs, page.trace_of(record, outputs, record.scope), "fake_zero")
+    shown = page.of_run(record, outputs, details.load(outputs / record.id, record.scope), "fake_zero")
     assert [bar.label for bar in shown.bars] == ["fake_zero", "fake_one"]
     assert all(NOTE in bar.note and bar.unprofiled_ms == 6.9 for bar in shown.bars)
 
