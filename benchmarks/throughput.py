@@ -123,12 +123,12 @@ def _from_files(files: list[Path], decoder: WindowDecoder, listener: Callable[..
 
 
 def _listen(
-    sound: Pcm, offset_s: float, heard: Callable[[float], object], prompt: tuple[int, ...]
+    sound: Pcm, offset_s: float, on_progress: Callable[[float], object], prompt: tuple[int, ...]
 ) -> Listening:
     """Each stretch is one window, whatever its timestamps: those of random weights mean nothing."""
     pcm = sound.window(0)
     yield Window(pcm, prompt)
-    heard(len(pcm) / SAMPLE_RATE_HZ)
+    on_progress(len(pcm) / SAMPLE_RATE_HZ)
     return []
 
 

@@ -80,7 +80,7 @@ def _transcribe(
     console = Console(stderr=True, soft_wrap=True)
     bar = Bar([target.sound for target in todo], console)
     with bar.progress, tally.clock():
-        outcomes = transcriber.many([target.sound for target in todo], bar.heed)
+        outcomes = transcriber.many([target.sound for target in todo], bar.advance)
         for target, outcome in zip(todo, outcomes, strict=True):
             tally.add(outcome)
             if outcome.transcript is None:

@@ -93,7 +93,7 @@ def joined(dur_s: float) -> dict[str, Any]:
         ways: dict[str, dict[str, Any]] = {
             "sequential": {},
             "cut": MODES["cut"],
-            "as Whisper": {"careful": False},
+            "as Whisper": {"verify_silence": False},
         }
         ways |= {f"told {count} tokens": {"previous_tokens": count} for count in TOLD}
         for mode, how in ways.items():

@@ -43,7 +43,7 @@ class Bar:
         )
         self._task = self.progress.add_task("", total=_total_s(sounds))
 
-    def heed(self, sound: Path, seconds: float) -> None:
+    def advance(self, sound: Path, seconds: float) -> None:
         """`seconds` more of `sound` have been transcribed."""
         self.progress.update(self._task, advance=seconds, description=sound.name)
 

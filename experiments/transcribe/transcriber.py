@@ -13,7 +13,7 @@ from harness.errors import ExitCode, UserError
 
 if TYPE_CHECKING:
     from experiments.models import LoadedModel
-    from experiments.transcribe.pipeline import Heed, Outcome
+    from experiments.transcribe.pipeline import OnProgress, Outcome
 
 SCOPE = "optimized"
 TASKS = ("transcribe", "translate")
@@ -28,7 +28,7 @@ class Transcriber:
     sequential: window after window of each file as Whisper does it, instead of files cut at their silences
     (the default if batch is 1); language: a code like `en`; task: `transcribe` or `translate` (into English);
     word_timestamps: give each word its times; previous_tokens: of the text before, at most, that the next
-    window of a sequential file is given; careful: see `Habits`;
+    window of a sequential file is given; verify_silence: see `LongFormOptions`;
     device: `auto`, `cuda` or `cpu`.
     """
 
@@ -43,12 +43,12 @@ class Transcriber:
         task: str = "transcribe",
         word_timestamps: bool = False,
         previous_tokens: int = 0,
-        careful: bool = True,
+        verify_silence: bool = True,
         device: str = "auto",
     ) -> None:
         from experiments import models
         from experiments.options import Options
-        from experiments.transcribe.long_form import Habits, listen
+        from experiments.transcribe.long_form import LongFormOptions, listen
         from experiments.transcribe.pipeline import Pipeline
         from experiments.transcribe.static import StaticWindowDecoder
         from experiments.transcribe.vocabulary import language_of
@@ -59,8 +59,8 @@ class Transcriber:
         where = models.device_for(device)
         loaded = _load(cfg["model"], options.attention, language, where)
         _check_room(previous_tokens, loaded)
-        habits = Habits(previous_tokens, careful=careful)
-        listener = partial(listen, language=language_of(loaded, task), habits=habits)
+        long_form = LongFormOptions(previous_tokens, verify_silence)
+        listener = partial(listen, language=language_of(loaded, task), options=long_form)
         decoder = StaticWindowDecoder(loaded, options, batch, previous_tokens, word_timestamps)
         sequential = batch == 1 if sequential is None else sequential
         self._pipeline = Pipeline(decoder, listener, language, sequential)
@@ -72,12 +72,14 @@ class Transcriber:
             raise outcome.error or UserError(f"{path} was not transcribed")
         return outcome.transcript
 
-    def many(self, paths: Iterable[str | Path], heed: Heed = lambda *_: None) -> Iterator[Outcome]:
+    def many(
+        self, paths: Iterable[str | Path], on_progress: OnProgress = lambda *_: None
+    ) -> Iterator[Outcome]:
         """What becomes of each file, in their order: one that can't be used does not stop the others.
 
-        heed: told of each file how many more of its seconds have been listened to.
+        on_progress: told of each file how many more of its seconds have been listened to.
         """
-        return self._pipeline.transcribe(map(Path, paths), heed)
+        return self._pipeline.transcribe(map(Path, paths), on_progress)
 
 
 def configuration(model: str, scope: str) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from tests.experiments.conftest import ROOT
 
 
 @pytest.mark.slow
-def test_rows_are_measured_kept_and_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_rows_are_measured_kept_and_shown(tmp_path: Path) -> None:
     into = tmp_path / "throughput.json"
     asked = [
         "--model",
