@@ -244,7 +244,7 @@ def _for_rows(options: Options, batch: int) -> Options:
     if options.speculate.drafts:
         raise UserError(
             "the pipeline has no speculative rounds: rows of a batch would wait for each other's drafts",
-            "a --scope without speculate",
+            "a --scope without a draft, such as optimized",
         )
     if options.decoder == "fused" and batch > 1:
         options = dataclasses.replace(options, decoder="static", graphs="compile")
