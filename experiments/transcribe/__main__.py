@@ -12,14 +12,13 @@ from pathlib import Path
 
 from rich.console import Console
 
-from experiments.transcribe.arguments import check, note, parse
+from experiments.transcribe.command_line import check, explain, note, parse
 from experiments.transcribe.progress import Bar
 from experiments.transcribe.reading import sound_files, standard_input
 from experiments.transcribe.resume import Done, Target, check_names, place, targets
 from experiments.transcribe.tally import Tally
 from experiments.transcribe.transcriber import Transcriber
 from experiments.transcribe.writers import FORMATS
-from harness import usage
 from harness.errors import ExitCode, UserError
 from harness.processes import terminate_like_interrupt
 
@@ -42,17 +41,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except OSError as problem:
             error = UserError(f"can't write ({problem})", "--out FOLDER with space in it", ExitCode.STORAGE)
         except Exception as problem:
-            error = _explain(problem)
+            error = explain(problem)
     print(error.report(), file=sys.stderr)
     return error.exit_code
-
-
-def _explain(problem: Exception) -> UserError:
-    out_of_memory = type(problem).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(problem)
-    if out_of_memory or isinstance(problem, MemoryError):
-        what = f"out of memory ({str(problem).splitlines()[0]})"
-        return UserError(what, "a smaller --batch, or a smaller --model", ExitCode.MACHINE)
-    return usage.explain(problem)
 
 
 def _run(options: argparse.Namespace) -> int:

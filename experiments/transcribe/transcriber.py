@@ -60,7 +60,7 @@ class Transcriber:
 
         options = Options.from_config(cfg)
         where = models.device_for(device)
-        loaded = _load(cfg["model"], options.attention, language, where)
+        loaded = load_model(cfg["model"], options.attention, language, where)
         _check_room(previous_tokens, loaded)
         long_form = LongFormOptions(previous_tokens, verify_silence)
         listener = partial(listen, language=language_of(loaded, task), options=long_form)
@@ -111,7 +111,8 @@ def configuration(model: str, scope: str) -> dict[str, Any]:
     return dict(plain)
 
 
-def _load(cfg: dict[str, Any], attention: str, language: str, device: str) -> LoadedModel:
+def load_model(cfg: dict[str, Any], attention: str, language: str, device: str) -> LoadedModel:
+    """A choice of conf/model on a device. Raises UserError in the terms of the commands."""
     from transformers import logging
 
     from experiments import models

@@ -1,15 +1,21 @@
-"""The command line: what can be asked for, and what of it goes together."""
+"""The command line: what can be asked for, what of it goes together, and problems as messages.
+
+The commands that measure the pipeline use it, too. Importable without torch.
+"""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from experiments.transcribe.transcriber import SCOPE, TASKS
 from experiments.transcribe.writers import FORMATS, WITH_WORDS
-from harness.errors import UserError
+from harness import usage
+from harness.errors import ExitCode, UserError
+from harness.processes import terminate_like_interrupt
 
 WORDS_ARE_IN = " and ".join(WITH_WORDS)
 
@@ -40,6 +46,46 @@ def check(options: argparse.Namespace) -> None:
 def note(text: str) -> None:
     """What is no error, for who watches."""
     print(f"note: {text}", file=sys.stderr)
+
+
+def guarded(command: Callable[[], object]) -> int:
+    """Run `command`; its exit code. What goes wrong is said on standard error, without a traceback."""
+    try:
+        with terminate_like_interrupt():
+            command()
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return ExitCode.INTERRUPTED
+    except Exception as problem:
+        error = explain(problem)
+        print(error.report(), file=sys.stderr)
+        return error.exit_code
+    return ExitCode.OK
+
+
+def explain(problem: Exception) -> UserError:
+    """Whatever stopped a command as something to tell its user."""
+    if isinstance(problem, OSError):
+        where = f"{problem.filename}: " if problem.filename else ""
+        return UserError(f"{where}{problem.strerror or problem}", exit_code=ExitCode.STORAGE)
+    out_of_memory = type(problem).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(problem)
+    if out_of_memory or isinstance(problem, MemoryError):
+        reason = next(iter(str(problem).splitlines()), "")
+        return UserError(f"out of memory: {reason}", "a smaller --batch or --model", ExitCode.MACHINE)
+    return usage.explain(problem)
+
+
+def check_writable(file: Path, option: str) -> None:
+    """UserError, before minutes of work, if `file` can't be written; its folder is made."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        if file.is_dir():
+            raise UserError(f"{file} is a folder", f"{option} FILE", ExitCode.STORAGE)
+        with tempfile.TemporaryFile(dir=file.parent):
+            pass
+    except OSError as problem:
+        what = f"{file} can't be written ({problem.strerror or problem})"
+        raise UserError(what, f"{option} ANOTHER_FILE", ExitCode.STORAGE) from None
 
 
 def _parser() -> argparse.ArgumentParser:
