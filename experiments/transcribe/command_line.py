@@ -91,7 +91,8 @@ def check_writable(file: Path, option: str) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m experiments.transcribe",
-        description="Transcribe sound files of any length, rate and number of channels.",
+        description="Transcribe sound files of any length, rate and number of channels. For example: "
+        "python -m experiments.transcribe talk.mp3 interviews/ --format srt --format json --out texts",
         epilog="With --out, files that are done already, from the same sound with the same settings, are "
         "skipped, and the text of another sound is not overwritten. A file that can't be used does not stop "
         "the others. Exit codes: 0 all done, 2 usage, 3 a sound file or model that can't be used, 4 machine, "
