@@ -22,7 +22,7 @@ WORDS_ARE_IN = " and ".join(WITH_WORDS)
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The options; `format` is a list of different ones."""
-    options = _parser().parse_args(arguments)
+    options = _parser().parse_intermixed_args(arguments)  # a file may follow --out FOLDER
     options.format = list(dict.fromkeys(options.format or ["txt"]))
     return options
 

@@ -113,7 +113,7 @@ def test_a_file_of_unknown_origin_is_kept(days: Path, capsys: pytest.CaptureFixt
 
 def test_one_sound_by_several_paths_is_one_sound(days: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (days / "link").symlink_to("mon")
-    asked = [str(days / "mon"), str(days / "tue" / ".." / "mon" / "01.flac"), "--out", str(days / "out")]
+    asked = [str(days / "mon"), "--out", str(days / "out"), str(days / "tue" / ".." / "mon" / "01.flac")]
     assert main(asked) == ExitCode.OK
     assert "1 file, " in capsys.readouterr().err
     assert main([str(days / "link"), "--out", str(days / "out")]) == ExitCode.OK
