@@ -8,12 +8,16 @@ included; words are not: random weights have none. Rows are added to a file as t
   ./nsys-run.sh --graphs graph -- python -m benchmarks.throughput --batch 1 8 64 --once
   python -m benchmarks.throughput --idle TRACE.sqlite   # into the rows
   python -m benchmarks.throughput --update README.md
+
+Exit codes: 0 done, 2 usage, 3 model, 4 no GPU, 5 a file can't be read or written, 6 a trace that can't be
+analysed, 130 interrupted.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import logging
 import sys
 import tempfile
 import time
@@ -28,19 +32,17 @@ import numpy as np
 import pandas as pd
 import soundfile
 
-from analysis import Trace
 from analysis.engine.intervals import covered_ns
 from benchmarks.arguments import positive
-from experiments import audio, models
 from experiments.audio import SAMPLE_RATE_HZ, WINDOW_S, WINDOW_SAMPLES
 from experiments.options import Options
+from experiments.transcribe.command_line import check_writable, guarded
 from experiments.transcribe.decoding import Window, WindowDecoder
-from experiments.transcribe.joined import join
+from experiments.transcribe.joined import held_out, join
 from experiments.transcribe.long_form import Listening, Pcm
 from experiments.transcribe.pipeline import Pipeline
-from experiments.transcribe.static import StaticWindowDecoder
 from experiments.transcribe.together import Task, together
-from experiments.transcribe.transcriber import SCOPE, configuration
+from experiments.transcribe.transcriber import SCOPE, configuration, load_model
 from experiments.transcribe.windows import Stretch
 from harness import environment, phases
 from harness.errors import ExitCode, UserError
@@ -49,7 +51,6 @@ from harness.record import code_label, write_json
 from harness.report import screen
 from harness.results import markdown, replace_between_marks
 
-HELD_OUT = environment.PROJECT / "experiments" / "clips" / "heldout"
 RESULTS = environment.PROJECT / "results" / "throughput.json"
 FILE_S = 240
 MARKS = ("<!-- throughput:begin -->", "<!-- throughput:end -->")
@@ -57,28 +58,33 @@ HEADER = ("windows at once", "from samples", "from files", "idle, samples", "idl
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure, or publish what was measured; returns an exit code of the harness."""
     options = _parser().parse_args(arguments)
-    try:
-        if options.update:
-            replace_between_marks(options.update, table(_load(options.json)), *MARKS)
-        elif options.idle:
-            _note_idle(options)
-        else:
-            measure(options)
-            if options.once:
-                return ExitCode.OK
-            screen().print(table(_load(options.json)), soft_wrap=True)
-    except UserError as error:
-        print(error.report(), file=sys.stderr)
-        return error.exit_code
-    except OSError as problem:
-        print(UserError(str(problem)).report(), file=sys.stderr)
-        return ExitCode.STORAGE
-    return ExitCode.OK
+    return guarded(lambda: _run(options))
+
+
+def _run(options: argparse.Namespace) -> None:
+    if options.update:
+        replace_between_marks(options.update, table(_load(options.json)), *MARKS)
+    elif options.idle:
+        _note_idle(options)
+    elif options.once:
+        measure(options)
+    else:
+        _load(options.json)  # before minutes of work
+        check_writable(options.json, "--json")
+        measure(options)
+        screen().print(table(_load(options.json)), soft_wrap=True)
 
 
 def measure(options: argparse.Namespace) -> None:
     """A row for each batch and source. `once`: one pass after warm-up, for a trace; its time is not kept."""
+    cfg = configuration(options.model, options.scope)
+    mechanisms = Options.from_config(cfg)
+
+    from experiments import models  # and with it torch, which takes seconds
+    from experiments.transcribe.static import StaticWindowDecoder
+
     device = models.device_for(options.device)
     if device == "cpu" and options.json == RESULTS and not options.once:
         raise UserError(
@@ -86,21 +92,20 @@ def measure(options: argparse.Namespace) -> None:
             "--device cpu --model tiny_random --json FILE, to see that it works",
             ExitCode.MACHINE,
         )
-    cfg = configuration(options.model, options.scope)
-    loaded = models.load(cfg["model"], cfg["attention"], "en", device, None)
-    sound = join(audio.load(HELD_OUT), options.windows * WINDOW_S).samples[: options.windows * WINDOW_SAMPLES]
+    loaded = load_model(cfg["model"], mechanisms.attention, "en", device)
+    sound = join(held_out(), options.windows * WINDOW_S).samples[: options.windows * WINDOW_SAMPLES]
     listener = partial(_listen, prompt=loaded.prompt[:-1])
     with tempfile.TemporaryDirectory() as folder:
         files = _write(Path(folder), sound) if "files" in options.source else []
         for batch in options.batch:
-            decoder = StaticWindowDecoder(loaded, Options.from_config(cfg), batch)
+            decoder = StaticWindowDecoder(loaded, mechanisms, batch)
             for source in options.source:
                 run = partial(_from_files, files) if source == "files" else partial(_from_samples, sound)
                 repeat = 1 if options.once else options.repeat
                 times_s = _time(partial(run, decoder, listener), repeat, _pass_name(batch, source))
                 if not options.once:
                     audio_s = len(sound) / SAMPLE_RATE_HZ
-                    _add(options, batch, source, {"audio_s": audio_s, "times_s": times_s})
+                    _add(options, device, batch, source, {"audio_s": audio_s, "times_s": times_s})
 
 
 def _time(run: Callable[[], None], repeat: int, name: str) -> list[float]:
@@ -129,12 +134,12 @@ def _from_files(files: list[Path], decoder: WindowDecoder, listener: Callable[..
 
 
 def _listen(
-    sound: Pcm, offset_s: float, heard: Callable[[float], object], prompt: tuple[int, ...]
+    sound: Pcm, offset_s: float, on_progress: Callable[[float], object], prompt: tuple[int, ...]
 ) -> Listening:
     """Each stretch is one window, whatever its timestamps: those of random weights mean nothing."""
     pcm = sound.window(0)
     yield Window(pcm, prompt)
-    heard(len(pcm) / SAMPLE_RATE_HZ)
+    on_progress(len(pcm) / SAMPLE_RATE_HZ)
     return []
 
 
@@ -147,9 +152,9 @@ def _write(folder: Path, sound: np.ndarray) -> list[Path]:
     return files
 
 
-def _add(options: argparse.Namespace, batch: int, source: str, found: dict[str, Any]) -> None:
+def _add(options: argparse.Namespace, device: str, batch: int, source: str, found: dict[str, Any]) -> None:
     """Put a row into the file, in place of the one with the same setting."""
-    stamp = environment.stamp(models.device_for(options.device))
+    stamp = environment.stamp(device)
     row = {
         "batch": batch,
         "source": source,
@@ -162,7 +167,6 @@ def _add(options: argparse.Namespace, batch: int, source: str, found: dict[str, 
         **found,
     }
     rows = [one for one in _load(options.json) if _key(one) != _key(row)]
-    options.json.parent.mkdir(parents=True, exist_ok=True)
     write_json(options.json, [*rows, row])
 
 
@@ -172,10 +176,16 @@ def _pass_name(batch: int, source: str) -> str:
 
 def _note_idle(options: argparse.Namespace) -> None:
     """The idle shares in a recording of `--once`, into the newest row of each batch and source."""
+    from analysis import Trace, TraceError
+
     rows = _load(options.json)
+    check_writable(options.json, "--json")
     newest = {_pass_name(row["batch"], row["source"]): row for row in rows}
-    with Trace.open(options.idle) as trace:
-        found = idle_shares(trace.ranges, trace.work, newest.keys())
+    try:
+        with Trace.open(options.idle) as trace:
+            found = idle_shares(trace.ranges, trace.work, newest.keys())
+    except TraceError as error:
+        raise UserError(str(error), error.hint, ExitCode.TRACE) from error
     if not found:
         raise UserError(
             f"{options.idle} has no GPU work in a pass that has a row in {options.json}",
@@ -205,10 +215,20 @@ def _key(row: dict[str, Any]) -> tuple[Any, ...]:
 
 
 def _load(path: Path) -> list[dict[str, Any]]:
+    """The rows of a file, none if there is no such file; UserError for anything else."""
     try:
-        return list(json.loads(path.read_text())) if path.exists() else []
-    except ValueError as problem:
-        raise UserError(f"{path} is no JSON ({problem})", "--json ANOTHER_FILE", ExitCode.STORAGE) from None
+        rows = json.loads(path.read_text())
+        for row in rows:
+            _ = _key(row), row["date"], row["code"], row["idle_share"], _speed(row)
+        return list(rows)
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, LookupError, TypeError, ZeroDivisionError) as problem:
+        raise UserError(
+            f"{path} is no file of this benchmark ({type(problem).__name__}: {problem})",
+            "--json ANOTHER_FILE",
+            ExitCode.STORAGE,
+        ) from None
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
@@ -259,7 +279,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--batch", type=positive, nargs="+", default=[1, 8, 64], help="windows at once (1 8 64)"
     )
-    parser.add_argument("--source", nargs="+", choices=("pcm", "files"), default=["pcm", "files"])
+    parser.add_argument(
+        "--source",
+        nargs="+",
+        choices=("pcm", "files"),
+        default=["pcm", "files"],
+        help="samples in memory, FLAC files (both)",
+    )
     parser.add_argument("--windows", type=positive, default=256, help="windows of sound in a pass (256)")
     parser.add_argument("--repeat", type=positive, default=5, help="passes after one of warm-up (5)")
     parser.add_argument("--once", action="store_true", help="one pass after warm-up, for a recording")
@@ -268,11 +294,22 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--scope", default=SCOPE, help="a scope of conf/scope (%(default)s)")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    parser.add_argument("--json", type=Path, default=RESULTS, help="the file of all rows")
-    parser.add_argument("--idle", type=Path, metavar="TRACE", help="of --once: idle shares into the rows")
-    parser.add_argument("--update", type=Path, metavar="README", help="put the table between its marks")
+    parser.add_argument(
+        "--json", type=Path, default=RESULTS, metavar="FILE", help="of all rows (results/throughput.json)"
+    )
+    instead = parser.add_mutually_exclusive_group()
+    instead.add_argument(
+        "--idle",
+        type=Path,
+        metavar="TRACE",
+        help="measure nothing: put the idle shares of a recording of --once into their rows",
+    )
+    instead.add_argument(
+        "--update", type=Path, metavar="README", help="measure nothing: put the table between its marks"
+    )
     return parser
 
 
 if __name__ == "__main__":
+    logging.disable(logging.WARNING)  # of the libraries: theirs are not for who reads the table
     sys.exit(main())

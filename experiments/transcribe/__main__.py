@@ -12,13 +12,13 @@ from pathlib import Path
 
 from rich.console import Console
 
+from experiments.transcribe.command_line import check, explain, note, parse
 from experiments.transcribe.progress import Bar
 from experiments.transcribe.reading import sound_files, standard_input
-from experiments.transcribe.resume import Done, Target, targets
+from experiments.transcribe.resume import Done, Target, check_names, place, targets
 from experiments.transcribe.tally import Tally
-from experiments.transcribe.transcriber import SCOPE, TASKS, Transcriber
+from experiments.transcribe.transcriber import Transcriber
 from experiments.transcribe.writers import FORMATS
-from harness import usage
 from harness.errors import ExitCode, UserError
 from harness.processes import terminate_like_interrupt
 
@@ -27,7 +27,7 @@ STDIN = "-"
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Transcribe, and return an exit code of the harness."""
-    options = _parser().parse_args(arguments)
+    options = parse(arguments)
     with terminate_like_interrupt():
         try:
             return _run(options)
@@ -41,31 +41,47 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except OSError as problem:
             error = UserError(f"can't write ({problem})", "--out FOLDER with space in it", ExitCode.STORAGE)
         except Exception as problem:
-            error = usage.explain(problem)
+            error = explain(problem)
     print(error.report(), file=sys.stderr)
     return error.exit_code
 
 
 def _run(options: argparse.Namespace) -> int:
-    formats = list(dict.fromkeys(options.format or ["txt"]))
+    check(options)
     tally = Tally()
     with ExitStack() as stack:
-        sounds = _sounds(options.inputs, stack, tally)
-        wanted = targets(sounds)
-        if options.out is None:
-            _check_standard_output(formats, sounds)
-        done = Done(options.out, formats, _settings(options)) if options.out else None
-        todo = [t for t in wanted if done is None or options.force or not done.has(t)]
-        tally.skipped = len(wanted) - len(todo)
+        piped = stack.enter_context(standard_input()) if STDIN in options.inputs else None
+        todo = targets(_sounds(options.inputs, piped, tally), piped)
+        done = None
+        if options.out:
+            check_names(todo)
+            done = Done(options.out, options.format, _settings(options))
+        else:
+            _check_standard_output(options.format, todo)
+        if done and not options.force:
+            todo = _not_done(todo, done, tally)
         if todo:
-            _transcribe(options, formats, todo, done, tally)
-    tally.report(Console(stderr=True, soft_wrap=True, highlight=False))
+            _transcribe(options, todo, done, tally)
+    tally.report(Console(stderr=True, soft_wrap=True, highlight=False), options.out)
     return tally.exit_code
 
 
-def _transcribe(
-    options: argparse.Namespace, formats: list[str], todo: list[Target], done: Done | None, tally: Tally
-) -> None:
+def _not_done(wanted: Sequence[Target], done: Done, tally: Tally) -> list[Target]:
+    """Those that are to be transcribed: not what is done, nor what would overwrite the text of another."""
+    todo = []
+    for target in wanted:
+        if done.has(target):
+            tally.skipped += 1
+        elif problem := done.in_the_way(target):
+            tally.fail(problem)
+        else:
+            todo.append(target)
+    return todo
+
+
+def _transcribe(options: argparse.Namespace, todo: list[Target], done: Done | None, tally: Tally) -> None:
+    if options.long_form == "sequential" and options.batch > len(todo):
+        note(f"--long-form sequential takes one window of each file at a time: --batch {len(todo)} would do")
     transcriber = Transcriber(
         options.model,
         scope=options.scope,
@@ -80,32 +96,36 @@ def _transcribe(
     console = Console(stderr=True, soft_wrap=True)
     bar = Bar([target.sound for target in todo], console)
     with bar.progress, tally.clock():
-        outcomes = transcriber.many([target.sound for target in todo], bar.heed)
+        outcomes = transcriber.many([target.sound for target in todo], bar.advance)
         for target, outcome in zip(todo, outcomes, strict=True):
-            tally.add(outcome)
             if outcome.transcript is None:
+                problem = outcome.error or UserError(f"{outcome.path} was not transcribed")
+                tally.fail(target.named(problem))
                 continue
-            texts = {format_: FORMATS[format_](outcome.transcript) for format_ in formats}
+            tally.add(outcome.transcript)
+            texts = {format_: FORMATS[format_](outcome.transcript) for format_ in options.format}
             if done:
                 done.write(target, texts)
             else:
-                sys.stdout.write(texts[formats[0]])
+                sys.stdout.write(texts[options.format[0]])
                 sys.stdout.flush()
 
 
-def _sounds(inputs: Sequence[str], stack: ExitStack, tally: Tally) -> list[Path]:
-    """All files of all inputs, each once; an input that holds none is a failure of its own."""
-    found: dict[Path, None] = {}
+def _sounds(inputs: Sequence[str], piped: Path | None, tally: Tally) -> list[Path]:
+    """All files of all inputs, each once; an input that holds none is a failure of its own.
+
+    piped: what stands for standard input.
+    """
+    found: dict[Path, Path] = {}
     for given in inputs:
         try:
-            if given == STDIN:
-                files = sound_files(stack.enter_context(standard_input()))
-            else:
-                files = _sound_files(given)
-            found |= dict.fromkeys(files)
+            files = [piped] if given == STDIN and piped else _sound_files(given)
         except UserError as error:
             tally.fail(error)
-    return list(found)
+        else:
+            for file in files:
+                found.setdefault(place(file), file)
+    return list(found.values())
 
 
 def _sound_files(given: str) -> list[Path]:
@@ -124,55 +144,15 @@ def _settings(options: argparse.Namespace) -> dict[str, object]:
     return {name: getattr(options, name) for name in names}
 
 
-def _check_standard_output(formats: Sequence[str], sounds: Sequence[Path]) -> None:
+def _check_standard_output(formats: Sequence[str], sounds: Sequence[Target]) -> None:
+    if sys.stdout is None:
+        raise UserError("there is no standard output to write to", "--out FOLDER", ExitCode.STORAGE)
     if len(formats) > 1:
         raise UserError(f"{' and '.join(formats)} don't go into one standard output", "--out FOLDER")
     if len(sounds) > 1 and formats != ["txt"]:
         raise UserError(
             f"{len(sounds)} files as {formats[0]} don't go into one standard output", "--out FOLDER"
         )
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.transcribe",
-        description="Transcribe sound files of any length, rate and number of channels.",
-        epilog="Files that are done already, from the same sound with the same settings, are skipped. One "
-        "that can't be used does not stop the others. Exit codes: 0 all done, 2 usage, 3 a sound file or "
-        "model that can't be used, 4 machine, 5 output folder, 130 interrupted.",
-    )
-    parser.add_argument("inputs", nargs="+", metavar="FILE|FOLDER|-", help="sound; - is standard input")
-    parser.add_argument(
-        "--format", action="append", choices=FORMATS, help="of the text; may be given again (default: txt)"
-    )
-    parser.add_argument("--out", type=Path, metavar="FOLDER", help="for the texts (default: standard output)")
-    parser.add_argument("--force", action="store_true", help="also transcribe what is done already")
-    parser.add_argument("--model", default="bundled", help="a choice of conf/model, a folder, or a hub name")
-    parser.add_argument(
-        "--scope", default=SCOPE, help="how it is decoded: a scope of conf/scope (%(default)s)"
-    )
-    parser.add_argument(
-        "--batch", type=int, default=1, metavar="N", help="windows that are decoded at once (default: 1)"
-    )
-    parser.add_argument(
-        "--long-form",
-        choices=("sequential", "cut"),
-        help="sequential: window after window of each file, by its timestamps (default with --batch 1); cut: "
-        "windows cut at silences, decoded side by side (default with larger batches)",
-    )
-    parser.add_argument(
-        "--previous-tokens",
-        type=int,
-        default=0,
-        metavar="N",
-        help="how many tokens of the text before each window is told (default: 0, with which the bundled "
-        "model does best; Whisper's own is 223)",
-    )
-    parser.add_argument("--language", default="en", help="code of the language spoken (%(default)s)")
-    parser.add_argument("--task", choices=TASKS, default="transcribe", help="translate: into English")
-    parser.add_argument("--word-timestamps", action="store_true", help="times of each word (json, vtt)")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    return parser
 
 
 if __name__ == "__main__":

@@ -12,10 +12,12 @@ import csv
 import io
 import json
 import logging
+import math
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -24,10 +26,10 @@ import jiwer
 import soundfile
 from rich.table import Table
 
-from experiments import audio, word_errors
+from experiments import word_errors
 from experiments.audio import SAMPLE_RATE_HZ
-from experiments.transcribe import longform_reference
-from experiments.transcribe.joined import disorder, join
+from experiments.transcribe.command_line import check_writable, guarded
+from experiments.transcribe.joined import HELD_OUT, disorder, held_out, join
 from experiments.transcribe.results import Transcript
 from experiments.transcribe.transcriber import Transcriber
 from experiments.transcribe.writers import FORMATS
@@ -35,7 +37,6 @@ from harness import environment
 from harness.record import code_label, write_json
 from harness.report import screen
 
-HELD_OUT = environment.PROJECT / "experiments" / "clips" / "heldout"
 LANGUAGE = "en"
 TOLD = (60, 120, 223)  # of the text before; 120 are the most that the bundled model was trained with
 BATCH = 8
@@ -46,23 +47,44 @@ MODES: dict[str, dict[str, Any]] = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, print, and write the JSON if asked to."""
-    parser = argparse.ArgumentParser(prog="python -m experiments.transcribe.check")
-    parser.add_argument("--minutes", type=float, default=20, help="of the long file (default: %(default)g)")
-    parser.add_argument("--json", type=Path, help="write what was measured into this file")
+    """Measure, print, and write the JSON if asked to; returns an exit code of the harness."""
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.transcribe.check",
+        description="Measure the pipeline with the bundled checkpoint: word errors of its formats and of "
+        "both ways to take long sound, beside transformers' own. Takes minutes.",
+    )
+    parser.add_argument(
+        "--minutes", type=_minutes, default=20, help="of the long file, about (default: %(default)g)"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write what was measured into this file")
     options = parser.parse_args(arguments)
+    return guarded(lambda: _measure(options))
+
+
+def _measure(options: argparse.Namespace) -> None:
+    if options.json:
+        check_writable(options.json, "--json")
     found = {"clips": clips(), "joined": joined(options.minutes * 60)}
     for name, part in found.items():
         screen().print(_table(name, part))
     if options.json:
         write_json(options.json, {"made": _made()} | found)
-    return 0
+
+
+def _minutes(text: str) -> float:
+    with suppress(ValueError):
+        if 0 < (value := float(text)) < math.inf:
+            return value
+    raise argparse.ArgumentTypeError("has to be a number above 0")
 
 
 def clips() -> dict[str, Any]:
     """The held-out clips, each a file: error rates by mode and by format, and agreement with transformers."""
-    files = audio.sound_files(HELD_OUT)
-    spoken = {file.name: audio.reference(file) or "" for file in files}
+    from experiments.transcribe import longform_reference
+
+    given = held_out()
+    files = [HELD_OUT / clip.source for clip in given]
+    spoken = {clip.source: clip.reference or "" for clip in given}
     transcribed, cpu_s = {}, {}
     for mode, how in MODES.items():
         transcribed[mode], cpu_s[mode] = _transcribe(files, **how)
@@ -71,7 +93,7 @@ def clips() -> dict[str, Any]:
     texts = {mode: {name: t.text for name, t in one.items()} for mode, one in transcribed.items()}
     for format_, read in READERS.items():
         texts[format_] = {name: read(FORMATS[format_](t)) for name, t in transcribed["cut"].items()}
-    theirs = longform_reference.texts(audio.load(HELD_OUT))
+    theirs = longform_reference.texts(given)
     return {
         "wer": {
             name: _errors(one, spoken)["wer"] for name, one in (texts | {"transformers": theirs}).items()
@@ -85,7 +107,9 @@ def clips() -> dict[str, Any]:
 
 def joined(dur_s: float) -> dict[str, Any]:
     """One long file, made of the clips: the same, and what is lost or said twice in a row."""
-    long = join(audio.load(HELD_OUT), dur_s)
+    from experiments.transcribe import longform_reference
+
+    long = join(held_out(), dur_s)
     texts, orders, cpu_s = {}, {}, {}
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "joined.flac"
@@ -93,7 +117,7 @@ def joined(dur_s: float) -> dict[str, Any]:
         ways: dict[str, dict[str, Any]] = {
             "sequential": {},
             "cut": MODES["cut"],
-            "as Whisper": {"careful": False},
+            "as Whisper": {"verify_silence": False},
         }
         ways |= {f"told {count} tokens": {"previous_tokens": count} for count in TOLD}
         for mode, how in ways.items():

@@ -13,25 +13,29 @@ from experiments.transcribe.decoding import Decoded
 
 @dataclass(frozen=True)
 class Thresholds:
-    """temperatures: tried in turn until the result is believable; the last is taken as it is."""
+    """Named as openai-whisper's options, the last as faster-whisper's.
+
+    temperatures: tried in turn until the result is believable; the last is taken as it is;
+    prompt_reset_on_temperature: a text drawn at a higher one is no prompt for the next window.
+    """
 
     temperatures: tuple[float, ...] = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
-    most_compression: float = 2.4  # above it the text repeats itself
-    least_logprob: float = -1.0  # below it the model guesses
-    most_no_speech: float = 0.6  # above it, with little confidence in the text, nobody speaks
-    forget_above: float = 0.5  # a text drawn at a higher temperature is no prompt for the next window
+    compression_ratio_threshold: float = 2.4  # above it the text repeats itself
+    logprob_threshold: float = -1.0  # below it the model guesses
+    no_speech_threshold: float = 0.6  # above it, with little confidence in the text, nobody speaks
+    prompt_reset_on_temperature: float = 0.5
 
     def is_silence(self, decoded: Decoded) -> bool:
         """Whether nobody speaks in the window, so that its text is to be left out."""
-        unsure = decoded.avg_logprob < self.least_logprob
-        return decoded.no_speech_prob > self.most_no_speech and unsure
+        unsure = decoded.avg_logprob < self.logprob_threshold
+        return decoded.no_speech_prob > self.no_speech_threshold and unsure
 
-    def is_doubtful(self, decoded: Decoded, text: str) -> bool:
+    def needs_fallback(self, decoded: Decoded, text: str) -> bool:
         """Whether the window has to be decoded again, at a higher temperature."""
         if self.is_silence(decoded):
             return False
-        unsure = decoded.avg_logprob < self.least_logprob
-        return unsure or compression_ratio(text) > self.most_compression
+        unsure = decoded.avg_logprob < self.logprob_threshold
+        return unsure or compression_ratio(text) > self.compression_ratio_threshold
 
 
 def compression_ratio(text: str) -> float:

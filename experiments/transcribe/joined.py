@@ -1,4 +1,5 @@
-"""A long file made of clips with silences between them, and whether a transcript of it is sound."""
+"""The held-out clips, a long file made of clips with silences between them, and whether a transcript of it is
+sound."""
 
 from __future__ import annotations
 
@@ -8,9 +9,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from experiments import audio
 from experiments.audio import SAMPLE_RATE_HZ, Clip
 from experiments.transcribe.results import Segment
+from harness import environment
+from harness.errors import ExitCode, UserError
 
+HELD_OUT = environment.PROJECT / "experiments" / "clips" / "heldout"
 SHORTEST_PAUSE_S, LONGEST_PAUSE_S = 0.3, 6.0
 
 
@@ -23,6 +28,14 @@ class Joined:
     reference: str
     sources: tuple[str, ...]
     starts_s: tuple[float, ...]
+
+
+def held_out() -> list[Clip]:
+    """The clips that the bundled checkpoint never heard. Raises UserError if this copy lacks them."""
+    if not HELD_OUT.is_dir():
+        hint = "a whole checkout of the project: git checkout experiments/clips/heldout"
+        raise UserError(f"{HELD_OUT} is missing, whose clips are transcribed here", hint, ExitCode.INPUT)
+    return audio.load(HELD_OUT)
 
 
 def join(clips: Sequence[Clip], dur_s: float, seed: int = 0) -> Joined:

@@ -44,17 +44,17 @@ class Language:
 
 
 @dataclass(frozen=True)
-class Habits:
-    """prompt_tokens: of the text before, at most, that the next window is given; 0 for none, with which the
+class LongFormOptions:
+    """previous_tokens: of the text before, at most, that the next window is given; 0 for none, with which the
     bundled checkpoint does best (20 minutes of joined clips: 1.3% WER; with 60 tokens 2.5%, with 223, which
-    is Whisper's own number, it falls silent: it was trained with prompts of 120 at most). careful: do not
-    lose speech around long pauses, as Whisper does: a window begins where there is sound; that nothing more
-    is said in it is believed only if the rest is quiet; one in which the model hears speech and writes
+    is Whisper's own number, it falls silent: it was trained with prompts of 120 at most). verify_silence: do
+    not lose speech around long pauses, as Whisper does: a window begins where there is sound; that nothing
+    more is said in it is believed only if the rest is quiet; one in which the model hears speech and writes
     nothing is heard again from a second later.
     """
 
-    prompt_tokens: int = 0
-    careful: bool = True
+    previous_tokens: int = 0
+    verify_silence: bool = True
     thresholds: Thresholds = field(default_factory=Thresholds)
 
 
@@ -69,11 +69,13 @@ class Pcm(Protocol):
 def listen(
     sound: Pcm,
     offset_s: float,
-    heard: Callable[[float], object],
+    on_progress: Callable[[float], object],
     language: Language,
-    habits: Habits,
+    options: LongFormOptions,
 ) -> Listening:
-    """The segments of `sound`, which begins `offset_s` into its file; `heard` is told the seconds behind us.
+    """The segments of `sound`, which begins `offset_s` into its file.
+
+    on_progress: told how many more seconds are behind us.
 
     Yields each window to be decoded and has to be sent its `Decoded`.
     """
@@ -81,39 +83,40 @@ def listen(
     before: list[int] = []
     start, missed = 0, False
     while len(pcm := sound.window(start)) >= SHORTEST_S * SAMPLE_RATE_HZ:
-        if habits.careful and (pause := quiet_start(pcm)):
+        if options.verify_silence and (pause := quiet_start(pcm)):
             start += pause
             pcm = sound.window(start)
-            heard(pause / SAMPLE_RATE_HZ)
+            on_progress(pause / SAMPLE_RATE_HZ)
         at_s, window_s = offset_s + start / SAMPLE_RATE_HZ, len(pcm) / SAMPLE_RATE_HZ
-        prompt = _prompt(before, language, habits)
-        decoded, temperature = yield from _believable(pcm, prompt, at_s, language, habits)
+        prompt = _prompt(before, language, options)
+        decoded, temperature = yield from _with_fallback(pcm, prompt, at_s, language, options)
         found = split(decoded.tokens, language.timestamp_begin, window_s)
-        if habits.thresholds.is_silence(decoded):
+        if options.thresholds.is_silence(decoded):
             found = Pieces((), window_s)
         said = _segments(found.pieces, decoded, temperature, at_s, language)
         accounted_s = found.accounted_s
-        if habits.careful:
-            missed = not said and not missed and decoded.no_speech_prob < habits.thresholds.most_no_speech
+        if options.verify_silence:
+            speech = decoded.no_speech_prob < options.thresholds.no_speech_threshold
+            missed = speech and not said and not missed
             accounted_s = min(AGAIN_S, window_s) if missed else _checked(found, pcm)
         segments += said
         before += [token for segment in said for token in text_tokens(segment.tokens, language.end)]
-        if temperature > habits.thresholds.forget_above:
+        if temperature > options.thresholds.prompt_reset_on_temperature:
             before.clear()
         start += max(1, round(accounted_s * SAMPLE_RATE_HZ))
-        heard(min(accounted_s, window_s))
+        on_progress(min(accounted_s, window_s))
     return segments
 
 
-def _believable(
-    pcm: np.ndarray, prompt: tuple[int, ...], at_s: float, language: Language, habits: Habits
+def _with_fallback(
+    pcm: np.ndarray, prompt: tuple[int, ...], at_s: float, language: Language, options: LongFormOptions
 ) -> Generator[Window, Decoded, tuple[Decoded, float]]:
     """Decode at rising temperatures until the result can be believed."""
-    for temperature in habits.thresholds.temperatures:
+    for temperature in options.thresholds.temperatures:
         # The same window draws the same noise, whatever is decoded beside it.
         decoded = yield Window(pcm, prompt, temperature, seed=round(at_s * 1000))
         text = language.text(text_tokens(decoded.tokens, language.end))
-        if not habits.thresholds.is_doubtful(decoded, text):
+        if not options.thresholds.needs_fallback(decoded, text):
             break
     return decoded, temperature
 
@@ -127,10 +130,10 @@ def _checked(found: Pieces, pcm: np.ndarray) -> float:
     return found.ended_s if rest > QUIET * loudest(pcm[:end]) else found.accounted_s
 
 
-def _prompt(before: list[int], language: Language, habits: Habits) -> tuple[int, ...]:
-    if not before or not habits.prompt_tokens or language.previous is None:
+def _prompt(before: list[int], language: Language, options: LongFormOptions) -> tuple[int, ...]:
+    if not before or not options.previous_tokens or language.previous is None:
         return language.task
-    return (language.previous, *before[-habits.prompt_tokens :], *language.task)
+    return (language.previous, *before[-options.previous_tokens :], *language.task)
 
 
 def _segments(

@@ -53,9 +53,9 @@ class _Generate:
             task="transcribe",
             num_beams=1,
             temperature=thresholds.temperatures,
-            compression_ratio_threshold=thresholds.most_compression,
-            logprob_threshold=thresholds.least_logprob,
-            no_speech_threshold=thresholds.most_no_speech,
+            compression_ratio_threshold=thresholds.compression_ratio_threshold,
+            logprob_threshold=thresholds.logprob_threshold,
+            no_speech_threshold=thresholds.no_speech_threshold,
             condition_on_prev_tokens=False,
         )
         return str(self._processor.batch_decode(found, skip_special_tokens=True)[0])

@@ -22,7 +22,7 @@ READERS = max(2, min(8, (os.cpu_count() or 2) // 2))
 BLOCKS_AHEAD = 4  # of ten seconds, of a file that is read window by window
 # Of a stretch that begins some seconds into its file; is to say how many seconds have been listened to.
 Listener = Callable[[Pcm, float, Callable[[float], object]], Listening]
-Heed = Callable[[Path, float], object]  # told that some seconds of a file have been listened to
+OnProgress = Callable[[Path, float], object]  # told that some seconds of a file have been listened to
 
 
 @dataclass(frozen=True)
@@ -59,10 +59,12 @@ class Pipeline:
         self._language = language
         self._sequential = sequential
 
-    def transcribe(self, paths: Iterable[Path], heed: Heed = lambda *_: None) -> Iterator[Outcome]:
+    def transcribe(
+        self, paths: Iterable[Path], on_progress: OnProgress = lambda *_: None
+    ) -> Iterator[Outcome]:
         """The outcome of each path, in their order. A file that can't be used does not stop the others."""
         files = [_File(path) for path in paths]
-        sources = [partial(self._events, file, heed) for file in files]
+        sources = [partial(self._events, file, on_progress) for file in files]
         events = gathered(sources, threads=min(READERS, len(files)) or 1, depth=2 * self._decoder.batch)
         turn = 0
         for event in together(events, self._decoder):
@@ -72,19 +74,21 @@ class Pipeline:
                 files[turn].heard.clear()
                 turn += 1
 
-    def _events(self, file: _File, heed: Heed) -> Iterator[Task[_File] | Whole[_File] | Failed[_File]]:
+    def _events(
+        self, file: _File, on_progress: OnProgress
+    ) -> Iterator[Task[_File] | Whole[_File] | Failed[_File]]:
         """In a reader's thread: the stretches of a file as tasks."""
-        heard = partial(heed, file.path)
+        on_file_progress = partial(on_progress, file.path)
         index = 0
         try:
             file.sound = open_sound(file.path)
             if self._sequential:
                 stream = Stream(ahead(file.sound.blocks(), BLOCKS_AHEAD))
-                yield Task(file, 0, self._listener(stream, 0.0, heard))
+                yield Task(file, 0, self._listener(stream, 0.0, on_file_progress))
                 index = 1
             else:
                 for index, stretch in enumerate(cut(Stream(file.sound.blocks())), start=1):
-                    yield Task(file, index - 1, self._listener(stretch, stretch.start_s, heard))
+                    yield Task(file, index - 1, self._listener(stretch, stretch.start_s, on_file_progress))
         except UserError as error:
             yield Failed(file, error)
         else:

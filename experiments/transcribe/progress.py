@@ -28,22 +28,23 @@ class Bar:
 
     def __init__(self, sounds: Sequence[Path], console: Console) -> None:
         columns = (
-            TextColumn("{task.description}", table_column=None),
+            TextColumn("{task.description}", markup=False),  # file names
             BarColumn(),
             TextColumn("{task.completed:.0f}/{task.total:.0f} s"),
             RealTimeFactor(),
             TimeRemainingColumn(),
         )
+        on_screen = sys.stdout is not None and sys.stdout.isatty()
         self.progress = Progress(
             *columns,
             console=console,
             transient=True,
             disable=not console.is_terminal,
-            redirect_stdout=sys.stdout.isatty(),  # text that goes into a file must get there
+            redirect_stdout=on_screen,  # text that goes into a file must get there
         )
         self._task = self.progress.add_task("", total=_total_s(sounds))
 
-    def heed(self, sound: Path, seconds: float) -> None:
+    def advance(self, sound: Path, seconds: float) -> None:
         """`seconds` more of `sound` have been transcribed."""
         self.progress.update(self._task, advance=seconds, description=sound.name)
 

@@ -128,7 +128,12 @@ def sound_files(path: Path) -> list[Path]:
 
 @contextmanager
 def standard_input() -> Iterator[Path]:
-    """What is piped in, as a file for as long as it is needed: sound formats are not read front to back."""
+    """What is piped in, as a file for as long as it is needed: sound formats are not read front to back.
+
+    Raises UserError where there is no standard input.
+    """
+    if sys.stdin is None:
+        raise UserError("there is no standard input to read", "a pipe, or a file by its name", ExitCode.INPUT)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "stdin"
         with open(path, "wb") as copy:

@@ -232,7 +232,7 @@ def _for_rows(options: Options, batch: int) -> Options:
     if options.speculate.drafts:
         raise UserError(
             "the pipeline has no speculative rounds: rows of a batch would wait for each other's drafts",
-            "a --scope without speculate",
+            "a --scope without a draft, such as optimized",
         )
     # Timestamps have rules, and segments are judged by their log-probabilities: argmax has neither.
     topk = "torch" if options.topk == "argmax" else options.topk

@@ -6,15 +6,16 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from rich.console import Console
 
-from experiments.transcribe.pipeline import Outcome
+from experiments.transcribe.results import Transcript
 from harness.errors import ExitCode, UserError
 
 
 class Tally:
-    """Counts outcomes; what fails is said at once."""
+    """Counts what was transcribed; what fails is said at once."""
 
     def __init__(self) -> None:
         self.skipped = 0
@@ -30,12 +31,9 @@ class Tally:
         self.exit_code = self.exit_code or error.exit_code
         print(error.report(), file=sys.stderr)
 
-    def add(self, outcome: Outcome) -> None:
-        if outcome.transcript is None:
-            self.fail(outcome.error or UserError(f"{outcome.path} was not transcribed"))
-            return
+    def add(self, transcript: Transcript) -> None:
         self._transcribed += 1
-        self._sound_s += outcome.transcript.dur_s
+        self._sound_s += transcript.dur_s
 
     @contextmanager
     def clock(self) -> Iterator[None]:
@@ -46,20 +44,20 @@ class Tally:
         finally:
             self._took_s += time.perf_counter() - began
 
-    def report(self, console: Console) -> None:
-        """One line: how many files, how fast, how many were done before or failed."""
+    def report(self, console: Console, into: Path | None) -> None:
+        """One line: how many files, how fast, into which folder, how many were done before or failed."""
         parts = []
         if self._transcribed:
             factor = self._sound_s / self._took_s
             parts.append(
                 f"{_files(self._transcribed)}, {self._sound_s:.1f} s of sound in {self._took_s:.1f} s: "
-                f"{factor:.3g}× real time"
+                f"{factor:.3g}× real time" + (f", into {into}" if into else "")
             )
         if self.skipped:
             parts.append(f"{_files(self.skipped)} done before (--force does them again)")
         if self._failed:
             parts.append(f"{self._failed} failed")
-        console.print("; ".join(parts))
+        console.print("; ".join(parts), markup=False)
 
 
 def _files(count: int) -> str:

@@ -13,10 +13,11 @@ from harness.errors import ExitCode, UserError
 
 if TYPE_CHECKING:
     from experiments.models import LoadedModel
-    from experiments.transcribe.pipeline import Heed, Outcome
+    from experiments.transcribe.pipeline import OnProgress, Outcome
 
 SCOPE = "optimized"
 TASKS = ("transcribe", "translate")
+MODEL_HINT = "--model bundled, the folder of a Whisper checkpoint, or its name on the hub"
 
 
 class Transcriber:
@@ -27,7 +28,7 @@ class Transcriber:
     sequential: window after window of each file as Whisper does it, instead of files cut at their silences
     (the default if batch is 1); language: a code like `en`; task: `transcribe` or `translate` (into English);
     word_timestamps: give each word its times; previous_tokens: of the text before, at most, that the next
-    window of a sequential file is given; careful: see `Habits`;
+    window is given, with sequential only; verify_silence: see `LongFormOptions`;
     device: `auto`, `cuda` or `cpu`.
     """
 
@@ -42,26 +43,27 @@ class Transcriber:
         task: str = "transcribe",
         word_timestamps: bool = False,
         previous_tokens: int = 0,
-        careful: bool = True,
+        verify_silence: bool = True,
         device: str = "auto",
     ) -> None:
+        sequential = batch == 1 if sequential is None else sequential
+        _check(batch, task, language, previous_tokens, sequential)
+        cfg = configuration(model, scope)
+
         from experiments import models
         from experiments.options import Options
-        from experiments.transcribe.long_form import Habits, listen
+        from experiments.transcribe.long_form import LongFormOptions, listen
         from experiments.transcribe.pipeline import Pipeline
         from experiments.transcribe.static import StaticWindowDecoder
         from experiments.transcribe.vocabulary import language_of
 
-        _check(batch, task)
-        cfg = configuration(model, scope)
         options = Options.from_config(cfg)
         where = models.device_for(device)
-        loaded = _load(cfg["model"], options.attention, language, where)
+        loaded = load_model(cfg["model"], options.attention, language, where)
         _check_room(previous_tokens, loaded)
-        habits = Habits(previous_tokens, careful=careful)
-        listener = partial(listen, language=language_of(loaded, task), habits=habits)
+        long_form = LongFormOptions(previous_tokens, verify_silence)
+        listener = partial(listen, language=language_of(loaded, task), options=long_form)
         decoder = StaticWindowDecoder(loaded, options, batch, previous_tokens, word_timestamps)
-        sequential = batch == 1 if sequential is None else sequential
         self._pipeline = Pipeline(decoder, listener, language, sequential)
 
     def __call__(self, path: str | Path) -> Transcript:
@@ -71,12 +73,14 @@ class Transcriber:
             raise outcome.error or UserError(f"{path} was not transcribed")
         return outcome.transcript
 
-    def many(self, paths: Iterable[str | Path], heed: Heed = lambda *_: None) -> Iterator[Outcome]:
+    def many(
+        self, paths: Iterable[str | Path], on_progress: OnProgress = lambda *_: None
+    ) -> Iterator[Outcome]:
         """What becomes of each file, in their order: one that can't be used does not stop the others.
 
-        heed: told of each file how many more of its seconds have been listened to.
+        on_progress: told of each file how many more of its seconds have been listened to.
         """
-        return self._pipeline.transcribe(map(Path, paths), heed)
+        return self._pipeline.transcribe(map(Path, paths), on_progress)
 
 
 def configuration(model: str, scope: str) -> dict[str, Any]:
@@ -84,39 +88,49 @@ def configuration(model: str, scope: str) -> dict[str, Any]:
     from hydra import compose, initialize_config_dir
     from omegaconf import OmegaConf
 
+    if not model:
+        raise UserError("--model '' names no model", MODEL_HINT)
+    if scope not in _choices("scope"):
+        raise UserError(f"there is no scope {scope!r}", _scope_hint())
     usage.register_resolvers()
-    is_choice = (usage.CONF / "model" / f"{model}.yaml").is_file()
+    is_choice = model in _choices("model")
     try:
         with initialize_config_dir(str(usage.CONF), version_base="1.3"):
             cfg = compose("config", overrides=[f"+scope={scope}", *([f"model={model}"] if is_choice else [])])
     except Exception as problem:
-        raise _scope_error(scope, usage.explain(problem)) from problem
+        raise usage.explain(problem) from problem
     if not is_choice:
         cfg.model = {"source": "pretrained", "name": model, "new_tokens": None}
     plain: Any = OmegaConf.to_container(cfg, resolve=True)
     if plain["decoder"] == "generate":
         raise UserError(
             f"--scope {scope} decodes with transformers' generate, which has no batch of constant shape",
-            f"--scope with one of: {', '.join(_static_scopes())}",
+            _scope_hint(),
         )
     return dict(plain)
 
 
-def _load(cfg: dict[str, Any], attention: str, language: str, device: str) -> LoadedModel:
+def load_model(cfg: dict[str, Any], attention: str, language: str, device: str) -> LoadedModel:
+    """A choice of conf/model on a device. Raises UserError in the terms of the commands."""
     from transformers import logging
 
     from experiments import models
 
     logging.disable_progress_bar()
     try:
-        return models.load(cfg, attention, language, device, None)
+        loaded = models.load(cfg, attention, language, device, None)
     except UserError as error:
         if error.exit_code == ExitCode.INPUT:
-            hint = "--model bundled, the folder of a Whisper checkpoint, or its name on the hub"
+            hint = MODEL_HINT
         else:
             hint = error.hint.replace("audio.language=", "--language with")
         what = str(error).replace("audio.language=", "--language ")
         raise UserError(what, hint, error.exit_code) from error
+    if loaded.language is None and language != "en":
+        raise UserError(
+            f"--language {language}, but model {loaded.name} is English only", "a --model of many languages"
+        )
+    return loaded
 
 
 def _check_room(previous_tokens: int, loaded: LoadedModel) -> None:
@@ -125,22 +139,34 @@ def _check_room(previous_tokens: int, loaded: LoadedModel) -> None:
         raise UserError(f"--previous-tokens {previous_tokens} don't fit {loaded.name}", f"0 to {most}")
 
 
-def _static_scopes() -> list[str]:
-    """Those that the pipeline can decode with."""
+def _choices(group: str) -> dict[str, Path]:
+    """The files of a group of conf/ by the names of its choices."""
+    return {file.stem: file for file in sorted((usage.CONF / group).glob("*.yaml"))}
+
+
+def _scope_hint() -> str:
+    """Names those that the pipeline can decode with."""
     from omegaconf import OmegaConf
 
-    scopes = {file.stem: OmegaConf.load(file) for file in sorted((usage.CONF / "scope").glob("*.yaml"))}
-    return [name for name, cfg in scopes.items() if cfg.decoder != "generate" and "speculate" not in cfg]
+    scopes = {name: OmegaConf.load(file) for name, file in _choices("scope").items()}
+    fit = [name for name, cfg in scopes.items() if cfg.decoder != "generate" and "speculate" not in cfg]
+    return f"--scope with one of: {', '.join(fit)}"
 
 
-def _scope_error(scope: str, error: UserError) -> UserError:
-    if (usage.CONF / "scope" / f"{scope}.yaml").is_file():
-        return error
-    return UserError(f"there is no scope {scope!r}", f"--scope with one of: {', '.join(_static_scopes())}")
-
-
-def _check(batch: int, task: str) -> None:
+def _check(batch: int, task: str, language: str, previous_tokens: int, sequential: bool) -> None:
+    """What can be said before a model is loaded; UserError."""
     if batch < 1:
         raise UserError(f"--batch {batch} decodes nothing", "--batch 1 or more")
     if task not in TASKS:
         raise UserError(f"there is no task {task!r}", f"--task with one of: {', '.join(TASKS)}")
+    if task == "translate" and language == "en":
+        raise UserError(
+            "--task translate is into English, and --language en says that English is spoken",
+            "--language with the language that is spoken, or --task transcribe",
+        )
+    if previous_tokens and not sequential:
+        raise UserError(
+            f"--previous-tokens {previous_tokens} has no effect where files are cut at silences: the pieces "
+            "are decoded side by side, without the text before",
+            "--long-form sequential (the default with --batch 1), or no --previous-tokens",
+        )

@@ -69,6 +69,8 @@ FORMATS: dict[str, Callable[[Transcript], str]] = {
     "tsv": tsv,
 }
 
+WITH_WORDS = ("vtt", "json")  # formats that show the times of words
+
 
 def _spoken(transcript: Transcript) -> Iterator[Segment]:
     return (segment for segment in transcript.segments if segment.text.strip())

@@ -1,13 +1,19 @@
-"""The published check of the pipeline: what it promises, and that the README has its figures."""
+"""The published check of the pipeline: what it promises, that the README has its figures, bad options."""
 
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from experiments.transcribe import joined
+from experiments.transcribe.check import main
 from experiments.transcribe.writers import FORMATS
+from harness.errors import ExitCode
 from tests.experiments.conftest import ROOT
 
 
@@ -42,3 +48,26 @@ def test_the_readme_has_these_figures(found: dict[str, Any]) -> None:
     assert f"give {found['clips']['wer']['cut']:.2%} WER in every format" in readme
     assert f"{wer['sequential']:.1%} window after window, {wer['cut']:.1%} cut" in readme
     assert f"{wer['transformers']:.1%} by transformers" in readme
+
+
+@pytest.mark.parametrize("minutes", ["0", "-1", "nan", "inf", "x"])
+def test_a_length_that_no_file_has_is_refused(minutes: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main([f"--minutes={minutes}"])
+    assert caught.value.code == ExitCode.USAGE and "a number above 0" in capsys.readouterr().err
+
+
+def test_a_file_that_can_not_be_written_is_said_before_minutes_of_work(tmp_path: Path) -> None:
+    for file, said in ((tmp_path, "is a folder"), ("/proc/none/found.json", "can't be written")):
+        line = [sys.executable, "-m", "experiments.transcribe.check", "--json", str(file)]
+        done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=60)
+        assert done.returncode == ExitCode.STORAGE and done.stdout == ""
+        assert done.stderr.startswith(f"error: {file} {said}") and "try: --json" in done.stderr
+
+
+def test_clips_that_are_not_there_are_missed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(joined, "HELD_OUT", tmp_path / "none")
+    assert main([]) == ExitCode.INPUT
+    assert "none is missing" in capsys.readouterr().err

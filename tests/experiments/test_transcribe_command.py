@@ -1,4 +1,4 @@
-"""The command itself: good and bad sound side by side, what it says and writes, resume, interruption."""
+"""The command itself: good and bad sound side by side, what it says and writes."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ import io
 import json
 import os
 import pty
-import signal
+import shlex
 import subprocess
 import sys
-import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,8 +17,9 @@ import pytest
 import soundfile
 import srt
 
+from experiments.transcribe import Segment, Transcriber
 from experiments.transcribe.__main__ import main
-from harness.errors import ExitCode
+from harness.errors import ExitCode, UserError
 from tests.experiments.bad_sound import bad_sound
 from tests.experiments.conftest import CLIPS, ROOT
 from tests.experiments.test_transcribe_reading import M4A
@@ -71,71 +71,21 @@ def test_bad_files_are_said_and_the_others_done(sounds: Path, tmp_path: Path) ->
     }.items():
         (line,) = [line for line in done.stderr.splitlines() if name in line and line.startswith("error: ")]
         assert complaint in line
-    assert "2 files, 9.8 s of sound in" in done.stderr and "× real time; 8 failed" in done.stderr
+    assert "2 files, 9.8 s of sound in" in done.stderr and f"× real time, into {out}; 8 failed" in done.stderr
     texts = {path.name for path in out.iterdir() if not path.name.startswith(".")}
     assert texts == {"wide.srt", "wide.json", "silence.srt", "silence.json"}
     assert [cue.content for cue in srt.parse((out / "wide.srt").read_text())] == [WORDS]
     assert json.loads((out / "silence.json").read_text())["segments"] == []
 
 
-def test_what_is_done_is_skipped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    sound = tmp_path / "a.wav"
-    pcm, rate_hz = soundfile.read(HARBOUR, dtype="float32")
-    soundfile.write(sound, pcm, rate_hz)
-    asked = [str(sound), "--out", str(tmp_path / "out"), "--word-timestamps", "--format", "json"]
-
-    def said() -> str:
-        assert main(asked) == ExitCode.OK
-        return capsys.readouterr().err
-
-    assert "1 file, 6.8 s of sound in" in said()
-    (segment,) = json.loads((tmp_path / "out" / "a.json").read_text())["segments"]
-    assert "".join(word["word"] for word in segment["words"]) == segment["text"]
-    times = [time for word in segment["words"] for time in (word["start"], word["end"])]
-    assert times == sorted(times) and segment["start"] <= times[0] < times[-1] <= segment["end"]
-    assert said() == "1 file done before (--force does them again)\n"
-    asked[-1] = "txt"
-    assert "1 file, 6.8 s" in said(), "a format that is missing is made"
-    asked.append("--force")
-    assert "1 file, 6.8 s" in said()
-    asked.pop()
-    soundfile.write(sound, pcm[: len(pcm) // 2], rate_hz)
-    assert "1 file, 3.4 s" in said(), "other sound is other text"
-
-
-@pytest.mark.slow
-def test_interrupted_in_the_middle_of_a_folder_what_is_done_is_kept(tmp_path: Path) -> None:
-    sounds, out = tmp_path / "sounds", tmp_path / "out"
-    sounds.mkdir()
-    for n in range(40):
-        (sounds / f"{n:02d}.flac").write_bytes(HARBOUR.read_bytes())
-    line = command(sounds, "--out", out)
-    running = subprocess.Popen(line, env=environment(), stderr=subprocess.PIPE, text=True)
-    try:
-        deadline = time.monotonic() + 200
-        while not list(out.glob("*.txt")):
-            assert running.poll() is None and time.monotonic() < deadline
-            time.sleep(0.02)
-        running.send_signal(signal.SIGINT)
-        _, said = running.communicate(timeout=60)
-    finally:
-        running.kill()
-    assert running.returncode == ExitCode.INTERRUPTED
-    assert said == "interrupted: what is done is kept; the same command goes on from there\n"
-    texts = sorted(out.glob("*.txt"))
-    assert 0 < len(texts) < 40 and {text.read_text() for text in texts} == {WORDS + "\n"}
-    for path in sorted(sounds.iterdir())[len(texts) + 1 :]:
-        path.unlink()
-    assert main([str(sounds), "--out", str(out)]) == ExitCode.OK
-    assert len(list(out.glob("*.txt"))) == len(texts) + 1
-
-
 @pytest.mark.slow
 def test_text_goes_where_it_was_sent_though_a_terminal_shows_progress(tmp_path: Path) -> None:
+    sound = tmp_path / "talk [b].flac"
+    sound.write_bytes(HARBOUR.read_bytes())
     ours, theirs = pty.openpty()
     try:
         with open(tmp_path / "text", "w") as text:
-            line = command(HARBOUR)
+            line = command(sound)
             running = subprocess.Popen(line, env=environment(), stdout=text, stderr=theirs)
             os.close(theirs)
             shown = _read_all(ours)
@@ -143,7 +93,7 @@ def test_text_goes_where_it_was_sent_though_a_terminal_shows_progress(tmp_path: 
     finally:
         os.close(ours)
     assert (tmp_path / "text").read_text() == WORDS + "\n"
-    assert "real time" in shown and WORDS not in shown
+    assert "real time" in shown and sound.name in shown and WORDS not in shown
 
 
 def _read_all(descriptor: int) -> str:
@@ -162,8 +112,11 @@ def test_standard_input_to_standard_output(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(HARBOUR.read_bytes())))
-    assert main(["-", "--format", "tsv"]) == ExitCode.OK
+    assert main(["-", "-", "--format", "tsv"]) == ExitCode.OK
     assert capsys.readouterr().out.splitlines()[1].split("\t")[2] == WORDS
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(b"no sound")))
+    assert main(["-"]) == ExitCode.INPUT
+    assert capsys.readouterr().err.startswith("error: standard input is not a sound file")
 
 
 @pytest.mark.parametrize(
@@ -180,7 +133,14 @@ def test_standard_input_to_standard_output(
         (["--previous-tokens", "400"], ExitCode.USAGE, "0 to 223"),
         (["--format", "txt", "--format", "srt"], ExitCode.USAGE, "--out FOLDER"),
         (["{clips}", "--format", "srt"], ExitCode.USAGE, "--out FOLDER"),
-        (["{file}", "{clips}/../clips/harbour.flac", "--out", "{out}"], ExitCode.USAGE, "same outputs"),
+        (["--format", "srt", "--out", "{out}.srt"], ExitCode.USAGE, "looks like a file"),
+        (["--model", ""], ExitCode.USAGE, "--model '' names no model"),
+        (["--scope", "../config"], ExitCode.USAGE, "there is no scope '../config'"),
+        (["--scope", "speculative"], ExitCode.USAGE, "such as optimized"),
+        (["--batch", "100000000000"], ExitCode.MACHINE, "a smaller --batch"),
+        (["--task", "translate"], ExitCode.USAGE, "English is spoken"),
+        (["--batch", "2", "--previous-tokens", "9"], ExitCode.USAGE, "--long-form sequential"),
+        (["--long-form", "cut", "--previous-tokens", "9"], ExitCode.USAGE, "--long-form sequential"),
     ],
 )
 def test_mistakes_are_said(
@@ -192,9 +152,48 @@ def test_mistakes_are_said(
     assert said in found and "try: " in found and "Traceback" not in found
 
 
-def test_three_lines_of_python() -> None:
-    from experiments.transcribe import Segment, Transcriber
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (
+            ["--word-timestamps"],
+            "--word-timestamps has no effect on txt; the times of words are in vtt and json",
+        ),
+        (["--word-timestamps", "--format", "vtt"], None),
+        (["--force"], "--force has no effect without --out: nothing is skipped then"),
+        (["--batch", "2", "--long-form", "sequential", "--previous-tokens", "9"], "--batch 1 would do"),
+    ],
+)
+def test_no_option_without_effect_is_silent(
+    arguments: list[str], said: str | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([str(HARBOUR), *arguments]) == ExitCode.OK
+    notes = [line for line in capsys.readouterr().err.splitlines() if line.startswith("note: ")]
+    assert len(notes) == (said is not None) and all(str(said) in note for note in notes)
 
+
+def test_a_model_of_english_only_is_not_told_another_language(tmp_path: Path) -> None:
+    checkpoint = ROOT / "experiments" / "checkpoint"
+    for file in checkpoint.iterdir():
+        (tmp_path / file.name).symlink_to(file)
+    rules = json.loads((checkpoint / "generation_config.json").read_text())
+    (tmp_path / "generation_config.json").unlink()
+    (tmp_path / "generation_config.json").write_text(json.dumps(rules | {"is_multilingual": False}))
+    with pytest.raises(UserError, match="English only"):
+        Transcriber(str(tmp_path), language="de")
+
+
+def test_standard_streams_that_are_closed_are_said() -> None:
+    for arguments, closed, said in (
+        (["-"], "<&-", "no standard input"),
+        ([HARBOUR], ">&-", "no standard output"),
+    ):
+        line = f"{shlex.join(command(*arguments))} {closed}"
+        done = subprocess.run(line, shell=True, env=environment(), stderr=subprocess.PIPE, text=True)
+        assert done.returncode in (ExitCode.INPUT, ExitCode.STORAGE) and said in done.stderr
+
+
+def test_three_lines_of_python() -> None:
     (segment,) = Transcriber()(HARBOUR).segments
     assert isinstance(segment, Segment)
     assert (segment.text, segment.words) == (" " + WORDS, ())

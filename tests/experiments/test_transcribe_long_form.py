@@ -9,16 +9,16 @@ import numpy as np
 from experiments.audio import SAMPLE_RATE_HZ
 from experiments.transcribe.decoding import Decoded, Window
 from experiments.transcribe.fallback import Thresholds, compression_ratio
-from experiments.transcribe.long_form import Habits, listen
+from experiments.transcribe.long_form import LongFormOptions, listen
 from experiments.transcribe.results import Segment
 from tests.experiments.scripted import LANGUAGE, PREVIOUS, Samples, at, noise, said
 
 
 def drive(
-    pcm: np.ndarray, answer: Callable[[int, Window], Decoded], habits: Habits | None = None
+    pcm: np.ndarray, answer: Callable[[int, Window], Decoded], options: LongFormOptions | None = None
 ) -> tuple[list[Segment], list[Window]]:
     """Listen to `pcm`; `answer` gets the number of the window and the window."""
-    listening = listen(Samples(pcm), 0.0, lambda _: None, LANGUAGE, habits or Habits())
+    listening = listen(Samples(pcm), 0.0, lambda _: None, LANGUAGE, options or LongFormOptions())
     windows: list[Window] = []
     try:
         windows.append(next(listening))
@@ -56,7 +56,7 @@ def test_the_text_before_is_the_prompt_if_it_is_wanted() -> None:
         return said(at(0), n, n, n, at(30))
 
     _, told_nothing = drive(noise(60), answer)
-    _, told = drive(noise(90), answer, Habits(prompt_tokens=4))
+    _, told = drive(noise(90), answer, LongFormOptions(previous_tokens=4))
     assert {window.prompt for window in told_nothing} == {LANGUAGE.task}
     assert told[1].prompt == (PREVIOUS, 0, 0, 0, *LANGUAGE.task)
     assert told[2].prompt == (PREVIOUS, 0, 1, 1, 1, *LANGUAGE.task)
@@ -70,7 +70,7 @@ def test_what_repeats_itself_or_is_unsure_is_drawn_again_and_not_told_to_the_nex
             return said(*repeated)
         return said(at(0), 1, at(30), logprob=-0.2 if window.temperature > 0.5 or n > 3 else -2.0)
 
-    segments, windows = drive(noise(60), answer, Habits(prompt_tokens=50))
+    segments, windows = drive(noise(60), answer, LongFormOptions(previous_tokens=50))
     assert [window.temperature for window in windows] == [0.0, 0.2, 0.4, 0.6, 0.0]
     assert segments[0].temperature == 0.6
     assert len({window.seed for window in windows[:4]}) == 1
@@ -101,7 +101,9 @@ def test_that_nothing_more_is_said_is_believed_if_the_rest_is_quiet() -> None:
 
     assert starts(drive(quiet, answer)[1]) == [0, 30]
     assert starts(drive(loud, answer)[1])[:2] == [0, 10]
-    assert starts(drive(loud, answer, Habits(careful=False))[1])[:2] == [0, 30], "Whisper always believes"
+    assert starts(drive(loud, answer, LongFormOptions(verify_silence=False))[1])[:2] == [0, 30], (
+        "Whisper always believes"
+    )
 
 
 def test_speech_without_text_is_heard_again_once_from_a_second_later() -> None:
@@ -115,13 +117,13 @@ def test_a_window_begins_where_there_is_sound() -> None:
     late[: 5 * SAMPLE_RATE_HZ] = 0
     _, windows = drive(late, lambda n, _: said(at(0), 1, at(25.3)))
     assert 4.4 < starts(windows)[0] < 4.9
-    _, windows = drive(late, lambda n, _: said(at(0), 1, at(30)), Habits(careful=False))
+    _, windows = drive(late, lambda n, _: said(at(0), 1, at(30)), LongFormOptions(verify_silence=False))
     assert starts(windows) == [0]
 
 
 def test_every_second_is_counted_once() -> None:
     heard: list[float] = []
-    listening = listen(Samples(noise(61.5)), 100.0, heard.append, LANGUAGE, Habits())
+    listening = listen(Samples(noise(61.5)), 100.0, heard.append, LANGUAGE, LongFormOptions())
     window = next(listening)
     assert window.seed == 100_000
     try:

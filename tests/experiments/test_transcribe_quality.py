@@ -59,7 +59,7 @@ def test_long_sound_is_transcribed_as_well_as_short_both_ways(minutes: tuple[Pat
     assert errors(*texts).wer <= 0.01
 
 
-def test_word_times_follow_the_sentences(minutes: tuple[Path, Joined]) -> None:
+def test_word_times_follow_the_sentences() -> None:
     transcript = Transcriber(word_timestamps=True)(HELD_OUT / "22_noise.ogg")
     for segment in transcript.segments:
         assert "".join(word.text for word in segment.words) == segment.text

@@ -15,7 +15,7 @@ import soundfile
 from experiments.audio import SAMPLE_RATE_HZ
 from experiments.transcribe.ahead import ahead, gathered
 from experiments.transcribe.decoding import Decoded, Window
-from experiments.transcribe.long_form import Habits, listen
+from experiments.transcribe.long_form import LongFormOptions, listen
 from experiments.transcribe.pipeline import Outcome, Pipeline
 from tests.experiments.bad_sound import bad_sound
 from tests.experiments.scripted import LANGUAGE, Scripted, at, noise, said
@@ -63,7 +63,7 @@ def test_threads_end_when_nobody_wants_their_items() -> None:
         time.sleep(0.01)
 
 
-LISTENER = partial(listen, language=LANGUAGE, habits=Habits())
+LISTENER = partial(listen, language=LANGUAGE, options=LongFormOptions())
 
 
 def length(window: Window) -> Decoded:
