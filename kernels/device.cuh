@@ -80,6 +80,13 @@ __device__ __forceinline__ void send(float* mine, int rank, float value, const C
                : "memory");
 }
 
+// 2^x; what is too small for a normal number becomes 0. Exact for 0 and -inf.
+__device__ __forceinline__ float exp2_approximately(float x) {
+  float result;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(x));
+  return result;
+}
+
 template <int kLanes>
 __device__ __forceinline__ float sum_over_lanes(float value) {
 #pragma unroll
