@@ -96,7 +96,7 @@ class StaticDecoder(nn.Module):
         """tokens, positions [B, Q] -> [B, Q, C] before the last norm."""
         hidden = self.embed(tokens) + self.places[positions]
         hide_future = torch.where(self.slots <= positions[:, None, :, None], 0.0, -torch.inf).to(hidden.dtype)
-        seen = Seen(positions, (self.row[:, None], positions), hide_future)
+        seen = Seen(positions.contiguous(), (self.row[:, None], positions), hide_future)
         for layer, own_cache, cross_cache in zip(self.layers, self.own_cache, self.cross_cache, strict=True):
             hidden = layer(hidden, seen, own_cache, cross_cache)
         return hidden
