@@ -63,7 +63,7 @@ def pack(decoder: StaticDecoder) -> Weights:
     device = decoder.embed.weight.device
     return decoder_step.pack(
         layers,
-        vocabulary=_matrix(decoder.head),
+        vocabulary=_matrix(decoder.head).first(decoder.embed.num_embeddings),
         last_norm=_norm(decoder.norm),
         embedding=decoder.embed.weight.detach(),
         places=decoder.places,

@@ -47,6 +47,9 @@ class Matrix:
         rows = weight.new_ones(len(weight), dtype=torch.float32)
         return cls(weight, rows, torch.zeros_like(rows) if bias is None else bias.float())
 
+    def first(self, rows: int) -> Matrix:
+        return Matrix(self.data[:rows], self.scale[:rows], self.bias[:rows])
+
 
 @dataclass(frozen=True)
 class Layer:
