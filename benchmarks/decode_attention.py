@@ -9,7 +9,6 @@ Exit codes: 0 done, 4 no GPU or no nvcc, 5 FILE can't be written.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -19,6 +18,7 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from harness.errors import ExitCode, UserError
+from harness.record import write_json
 from harness.results import markdown
 
 if TYPE_CHECKING:
@@ -129,19 +129,18 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     import torch
 
+    from benchmarks.origin import origin
+
     try:
         if not torch.cuda.is_available():
             raise UserError("no CUDA GPU was found", "run it on a machine with one", ExitCode.MACHINE)
         kept: list[object] = []
         with torch.inference_mode():
             found = [measure(rows, own, kept) for own in (True, False) for rows in ROWS]
-        print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}; medians of {REPLAYS} replays\n")
+        print(f"{', '.join(origin().values())}; medians of {REPLAYS} replays\n")
         print(table(found))
         if arguments.json:
-            record: dict[str, object] = {"gpu": torch.cuda.get_device_name()}
-            record["torch"] = torch.__version__
-            record["rows"] = [asdict(row) for row in found]
-            arguments.json.write_text(json.dumps(record, indent=1) + "\n")
+            write_json(arguments.json, {"origin": origin(), "rows": [asdict(row) for row in found]})
     except UserError as error:
         print(error.report(), file=sys.stderr)
         return error.exit_code

@@ -7,7 +7,6 @@ the L2 cache holds, so it is cold for whatever comes first.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import sys
 from collections.abc import Callable
@@ -19,11 +18,13 @@ import torch
 from transformers import WhisperConfig
 from transformers.models.whisper.modeling_whisper import WhisperDecoder
 
+from benchmarks.origin import origin
 from experiments import floor, quantize
 from experiments.fused_decoder import FusedDecoder, pack
 from experiments.static_decoder import StaticDecoder
 from harness.environment import gpu
 from harness.errors import ExitCode, UserError
+from harness.record import write_json
 from kernels.decoder_step import DecoderStep
 
 REPLAYS = 300
@@ -45,7 +46,7 @@ def main() -> int:
         share = f"{row['floor_us'] / row['median_us']:.0%}" if row["floor_us"] else "–"
         print(f"| {row['step']} | {row['queries']} | {row['median_us']:.1f} | {share} |")
     if arguments.json:
-        arguments.json.write_text(json.dumps({"gpu": gpu(), "rows": rows}, indent=1))
+        write_json(arguments.json, {"origin": origin(), "rows": rows})
     return ExitCode.OK
 
 

@@ -10,18 +10,16 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torchao.quantization import Int8Tensor, PerRow
 
-from harness import environment
+from benchmarks.origin import origin
 from harness.errors import ExitCode, UserError
-from harness.record import code_label, write_json
+from harness.record import write_json
 from harness.results import markdown
 from kernels import int8_gemv
 from kernels.int8_gemv import MAX_ROWS, Plan
@@ -173,16 +171,6 @@ def best_plans(results: Sequence[Result]) -> str:
         chosen = int8_gemv.plan(*ways[0].shape)
         lines.append([f"{name}, {m} rows", f"{chosen.split}/{chosen.warps}/{chosen.steps}", best])
     return markdown(["layer", "plan", "fastest, µs"], lines)
-
-
-def origin() -> dict[str, Any]:
-    code = environment.git(environment.PROJECT)
-    return {
-        "machine": torch.cuda.get_device_name(),
-        "torch": torch.__version__,
-        "date": datetime.now(UTC).date().isoformat(),
-        "commit": code_label(code["commit"], code["dirty"]),
-    }
 
 
 def main(argv: list[str] | None = None) -> int:

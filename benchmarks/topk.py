@@ -9,7 +9,6 @@ Exit codes: 0 done, 4 no GPU or no nvcc, 5 FILE can't be written.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -18,6 +17,7 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from harness.errors import ExitCode, UserError
+from harness.record import write_json
 
 if TYPE_CHECKING:
     import torch
@@ -188,6 +188,8 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     import torch
 
+    from benchmarks.origin import origin
+
     try:
         if not torch.cuda.is_available():
             raise UserError("no CUDA GPU was found", "run it on a machine with one", ExitCode.MACHINE)
@@ -198,14 +200,14 @@ def main(argv: list[str] | None = None) -> int:
             for rows in (1, 5)
             for k in (1, 8)
         ]
-        print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, V={VOCABULARY}, float16; us\n")
+        print(f"{', '.join(origin().values())}; V={VOCABULARY}, float16, µs\n")
         print(table(found))
         accepts = {queries: accept_us(queries, kept) for queries in (1, 5)}
         print("\naccept: " + ", ".join(f"Q={queries} {us:.2f} us" for queries, us in accepts.items()))
         if arguments.json:
-            record = {"gpu": torch.cuda.get_device_name(), "torch": torch.__version__}
-            record |= {"vocabulary": VOCABULARY, "rows": [asdict(row) for row in found], "accept_us": accepts}
-            arguments.json.write_text(json.dumps(record, indent=1) + "\n")
+            rows = [asdict(row) for row in found]
+            record = {"origin": origin(), "vocabulary": VOCABULARY, "rows": rows, "accept_us": accepts}
+            write_json(arguments.json, record)
     except UserError as error:
         print(error.report(), file=sys.stderr)
         return error.exit_code

@@ -23,7 +23,7 @@ def kernels(attention: str, device: str) -> AbstractContextManager[None]:
     if attention == "eager":
         return nullcontext()
     backends = [SDPBackend.FLASH_ATTENTION]
-    if attention == "sdpa":
+    if attention in ("sdpa", "kernel"):
         backends += [SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
     elif device == "cpu":
         backends.append(SDPBackend.MATH)

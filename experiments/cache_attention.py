@@ -83,9 +83,9 @@ class KernelAttention:
         """Raises UserError for what the kernel can't compute."""
         if head_size != HEAD or dtype != torch.float16:
             raise UserError(
-                f"decoder=fused can't be used with heads of {head_size} elements in {dtype} "
-                f"(its kernels take {HEAD}, as every Whisper has, in float16)",
-                "decoder=static",
+                f"attention=kernel (and decoder=fused) can't be used with heads of {head_size} elements in "
+                f"{dtype}: it takes {HEAD}, as every Whisper has, in float16",
+                "decoder=static attention=sdpa",
             )
         self._heads = heads
         self._long = TorchAttention(heads, fused=True)

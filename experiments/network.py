@@ -45,10 +45,12 @@ def make(loaded: LoadedModel, options: Options, length: int, device: str) -> Net
 
 
 def attention_of(options: Options, device: str) -> str:
-    """What a StaticDecoder attends by. With decoder=fused, the rows of a batch do so by a kernel of this
-    project, and torch computes all else: matrix products of many rows are what cuBLAS is good at."""
-    fused = options.decoder == "fused" and device == "cuda" and options.batch > 1
-    return "kernel" if fused else options.attention
+    """What a StaticDecoder attends by, for `cache_attention.attention`. With decoder=fused it serves the rows
+    of a batch, and torch computes all else: matrix products of many rows are what cuBLAS is good at."""
+    by_kernel = options.attention == "kernel" or options.decoder == "fused"
+    if by_kernel:
+        return "kernel" if device == "cuda" else "sdpa"
+    return options.attention
 
 
 def computed(decoder: StaticDecoder, options: Options, device: str) -> Network:

@@ -12,7 +12,7 @@ from harness.errors import UserError
 MOST_DRAFTS = 7  # with the last known token, eight queries a row
 
 RULES = {
-    "attention": settings.one_of("eager", "sdpa", "flash"),
+    "attention": settings.one_of("eager", "sdpa", "flash", "kernel"),
     "decoder": settings.one_of("generate", "static", "fused"),
     "graphs.how": settings.one_of("none", "manual", "compile"),
     "loop": settings.one_of("host", "device"),
@@ -79,7 +79,7 @@ class Options:
     """What a scope switches on.
 
     attention: `eager` (matmul, softmax, matmul), `sdpa` (PyTorch picks a fused kernel), `flash` (SDPA held to
-        FlashAttention).
+        FlashAttention) or `kernel` (this project's over the decoder's caches, SDPA elsewhere).
     decoder: `generate` (transformers' own loop), `static` (this project's round of constant shape) or `fused`
         (the same with CUDA kernels of its own: all of a step for one window, attention for more).
     graphs: how the static round is captured: `none`, `manual` (torch.cuda.CUDAGraph) or `compile` (the same
@@ -126,6 +126,8 @@ class Options:
             notes.append("CUDA graphs need a GPU: on this CPU the round ran uncaptured (same tokens)")
         if self.loop == "device":
             notes.append("loop=device needs a GPU: on this CPU the host queued each round (same tokens)")
+        if self.attention == "kernel":
+            notes.append("attention=kernel needs a GPU: on this CPU SDPA attended (same tokens)")
         if self.decoder == "fused":
             notes.append("decoder=fused needs a GPU: on this CPU torch computed the decoder (same tokens)")
         if self.topk == "fused":
@@ -155,6 +157,12 @@ def _refuse(options: Options) -> None:
         )
     if options.decoder == "fused":
         _refuse_with_fused(options)
+    if options.attention == "kernel" and options.graphs == "compile":
+        raise UserError(
+            "graphs.how=compile can't be combined with attention=kernel: the kernel writes the caches, which "
+            "torch.compile would copy around it",
+            "graphs.how=manual, or attention=sdpa",
+        )
     if options.loop == "device" and options.graphs == "none":
         raise UserError(
             "loop=device can't be combined with graphs.how=none: what the device repeats is a captured graph",
@@ -195,6 +203,12 @@ def _refuse_with_generate(options: Options) -> None:
             f"graphs.how={options.graphs} can't be combined with decoder=generate: "
             "generate's tensors change shape and address at every step, and a graph replays fixed ones",
             "decoder=static, or graphs.how=none",
+        )
+    if options.attention == "kernel":
+        raise UserError(
+            "attention=kernel can't be combined with decoder=generate: the kernel attends to caches of "
+            "constant size, which generate doesn't have",
+            "decoder=static, or attention=flash",
         )
     chosen = {
         "loop": (options.loop, "host"),

@@ -6,7 +6,10 @@
 #   ladder     all scopes, published to INTO if all of them worked                (10 min)
 #   drafts     speculation with scripted acceptance, and with the bundled pair    (2 min)
 #   words      all scopes in fp16 on clips that the bundled checkpoint never heard (4 min)
-#   kernels    one decode step by Nsight Compute, and how far the samples agree   (5 min)
+#   ncu        one decode step by Nsight Compute, and how far the samples agree   (5 min)
+#   kernels    each kernel beside torch and its byte floor, into results/kernels  (3 min)
+#   throughput the pipeline at batch 1, 8 and 64, and what the GPU idled          (4 min)
+#   peers      openai-whisper and transformers beside all scopes                  (10 min)
 # Without a PART: all. INTO is where results go, default results/h200; PYTHON the interpreter, default
 # .venv/bin/python; OUTPUTS a folder that is kept, default a temporary one; OVERRIDES more settings of the ladder.
 set -uo pipefail
@@ -58,7 +61,9 @@ drafts() {
     check "$python" -m harness +scope=speculative speculate.how=scripted "speculate.acceptance=$acceptance" \
       "name=speculative_$acceptance" "${common[@]}" capture=none "outputs=$outputs/drafts"
   done
+  check "$python" -m harness.publish "$outputs/drafts" --into "$into-drafts"
   check "$python" -m harness -m +scope=cuda_graphs,speculative capture=none "outputs=$outputs/bundled"
+  check "$python" -m harness.publish "$outputs/bundled" --into "$into-bundled"
 }
 
 words() {
@@ -68,18 +73,40 @@ words() {
   check "$python" -m harness.results table --db "$outputs/words/results.db" --markdown
 }
 
-kernels() {
+ncu() {
   check timeout 420 "$python" -m harness +scope=cuda_graphs "${common[@]}" capture=ncu max_new_tokens=12 \
-    measure.iterations=3 trace.warmup=1 "outputs=$outputs/kernels"
+    measure.iterations=3 trace.warmup=1 "outputs=$outputs/ncu"
 }
 
-(($#)) || set -- tests calibrate ladder drafts words kernels
+kernels() {
+  mkdir -p "$(dirname "$into")/kernels"
+  local one
+  for one in decoder_step topk decode_attention int8_gemv; do
+    check "$python" -m "benchmarks.$one" --json "$(dirname "$into")/kernels/$one.json"
+  done
+}
+
+throughput() {
+  local rows
+  rows=$(dirname "$into")/throughput.json
+  check "$python" -m benchmarks.throughput --json "$rows"
+  check "$python" -m harness.profile --graphs graph --outputs "$outputs/throughput" -- \
+    "$python" -m benchmarks.throughput --once
+  check "$python" -m benchmarks.throughput --json "$rows" --idle "$outputs"/throughput/profile/*/trace.sqlite
+}
+
+peers() {
+  check "$python" -m benchmarks.peers --into "$(dirname "$into")/bench.json"
+}
+
+all=(tests calibrate ladder drafts words ncu kernels throughput peers)
+(($#)) || set -- "${all[@]}"
 for part in "$@"; do
   case $part in
-    tests | calibrate | ladder | drafts | words | kernels) "$part" ;;
+    tests | calibrate | ladder | drafts | words | ncu | kernels | throughput | peers) "$part" ;;
     *)
       echo "error: no part is called $part" >&2
-      echo "  try: tests, calibrate, ladder, drafts, words, kernels" >&2
+      echo "  try: ${all[*]}" >&2
       exit 2
       ;;
   esac

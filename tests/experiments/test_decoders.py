@@ -33,6 +33,7 @@ COMBINATIONS = [
     ("single_launch",),
     ("optimized",),
     ("optimized", "batch=2"),
+    ("cuda_graphs", "attention=kernel"),
     ("speculative",),
     *[("speculative", f"speculate.tokens={drafts}", "batch=2") for drafts in (1, 2, 5, 7)],
     ("speculative", "loop=device", "speculate.how=scripted", "speculate.acceptance=0.8"),
@@ -114,7 +115,9 @@ def test_margins_say_how_far_the_second_choice_was(baseline: Transcription) -> N
 @pytest.mark.parametrize(
     "overrides, named",
     [
-        (["attention=fast"], "eager, sdpa, flash"),
+        (["attention=fast"], "eager, sdpa, flash, kernel"),
+        (["attention=kernel"], "decoder=static, or attention=flash"),
+        (["attention=kernel", "decoder=static", "graphs.how=compile"], "attention=sdpa"),
         (["decoder=magic"], "generate, static, fused"),
         (["graphs.how=auto", "decoder=static"], "none, manual, compile"),
         (["graphs.how=manual", "decoder=generate"], "decoder=static"),
@@ -158,6 +161,8 @@ MECHANISMS = [
     ("speculate.how=scripted", "speculate.acceptance=0.8", "speculate.tokens=5"),
     ("speculate.how=scripted", "speculate.acceptance=0.8", "batch=2", "topk=fused"),
     ("quantize=int8",),
+    ("attention=kernel",),
+    ("attention=kernel", "speculate.how=draft", "batch=2"),
     ("decoder=fused", "topk=fused"),
     ("decoder=fused", "topk=fused", "quantize=int8"),
     ("decoder=fused", "topk=fused", "batch=3"),
