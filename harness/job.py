@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,8 +44,10 @@ class Job:
     def child(self, command: list[str], result: str, what: str) -> dict[str, Any]:
         """Run a child to its end and return what it wrote; UserError if it failed."""
         self.out.print(f"{what} ...", markup=False)
+        begin = time.monotonic()
         with Bar(self.out, what) as bar:
             status = processes.run(command, self.log, bar)
+        self.out.print(f"{what} took {time.monotonic() - begin:.0f} s", markup=False, highlight=False)
         path = self.folder / result
         if not path.exists():
             # A child that is not killed always writes its results: else the profiler failed to start it.
