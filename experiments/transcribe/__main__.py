@@ -91,8 +91,11 @@ def _transcribe(options: argparse.Namespace, todo: list[Target], done: Done | No
         task=options.task,
         word_timestamps=options.word_timestamps,
         previous_tokens=options.previous_tokens,
+        compile_encoder=options.compile,
         device=options.device,
     )
+    if options.compile and transcriber.device == "cpu":
+        note("--compile has no effect on a CPU")
     console = Console(stderr=True, soft_wrap=True)
     bar = Bar([target.sound for target in todo], console)
     with bar.progress, tally.clock():

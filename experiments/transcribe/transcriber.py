@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from harness.errors import ExitCode, UserError
 
 if TYPE_CHECKING:
     from experiments.models import LoadedModel
+    from experiments.options import Options
     from experiments.transcribe.pipeline import OnProgress, Outcome
 
 SCOPE = "optimized"
@@ -28,8 +30,9 @@ class Transcriber:
     sequential: window after window of each file as Whisper does it, instead of files cut at their silences
     (the default if batch is 1); language: a code like `en`; task: `transcribe` or `translate` (into English);
     word_timestamps: give each word its times; previous_tokens: of the text before, at most, that the next
-    window is given, with sequential only; verify_silence: see `LongFormOptions`;
-    device: `auto`, `cuda` or `cpu`.
+    window is given, with sequential only; verify_silence: see `LongFormOptions`; compile_encoder: where the
+    scope says encoder=compile, do so: otherwise it is only captured, which takes no 20 s before the first
+    window; device: `auto`, `cuda` or `cpu`.
     """
 
     def __init__(
@@ -44,6 +47,7 @@ class Transcriber:
         word_timestamps: bool = False,
         previous_tokens: int = 0,
         verify_silence: bool = True,
+        compile_encoder: bool = False,
         device: str = "auto",
     ) -> None:
         sequential = batch == 1 if sequential is None else sequential
@@ -51,15 +55,14 @@ class Transcriber:
         cfg = configuration(model, scope)
 
         from experiments import models
-        from experiments.options import Options
         from experiments.transcribe.long_form import LongFormOptions, listen
         from experiments.transcribe.pipeline import Pipeline
         from experiments.transcribe.static import StaticWindowDecoder
         from experiments.transcribe.vocabulary import language_of
 
-        options = Options.from_config(cfg)
-        where = models.device_for(device)
-        loaded = load_model(cfg["model"], options.attention, language, where)
+        options = mechanisms(cfg, compile_encoder)
+        self.device = models.device_for(device)
+        loaded = load_model(cfg["model"], options.attention, language, self.device)
         _check_room(previous_tokens, loaded)
         long_form = LongFormOptions(previous_tokens, verify_silence)
         listener = partial(listen, language=language_of(loaded, task), options=long_form)
@@ -81,6 +84,16 @@ class Transcriber:
         on_progress: told of each file how many more of its seconds have been listened to.
         """
         return self._pipeline.transcribe(map(Path, paths), on_progress)
+
+
+def mechanisms(cfg: Mapping[str, Any], compile_encoder: bool) -> Options:
+    """Those of a scope; what is compiled for it is captured instead if not asked for."""
+    from experiments.options import Options
+
+    options = Options.from_config(cfg)
+    if options.encoder == "compile" and not compile_encoder:
+        return replace(options, encoder="manual")
+    return options
 
 
 def configuration(model: str, scope: str) -> dict[str, Any]:

@@ -19,6 +19,7 @@ import srt
 
 from experiments.transcribe import Segment, Transcriber
 from experiments.transcribe.__main__ import main
+from experiments.transcribe.transcriber import configuration, mechanisms
 from harness.errors import ExitCode, UserError
 from tests.experiments.bad_sound import bad_sound
 from tests.experiments.conftest import CLIPS, ROOT
@@ -161,6 +162,7 @@ def test_mistakes_are_said(
         ),
         (["--word-timestamps", "--format", "vtt"], None),
         (["--force"], "--force has no effect without --out: nothing is skipped then"),
+        (["--compile", "--device", "cpu"], "--compile has no effect on a CPU"),
         (["--batch", "2", "--long-form", "sequential", "--previous-tokens", "9"], "--batch 1 would do"),
     ],
 )
@@ -191,6 +193,13 @@ def test_standard_streams_that_are_closed_are_said() -> None:
         line = f"{shlex.join(command(*arguments))} {closed}"
         done = subprocess.run(line, shell=True, env=environment(), stderr=subprocess.PIPE, text=True)
         assert done.returncode in (ExitCode.INPUT, ExitCode.STORAGE) and said in done.stderr
+
+
+def test_nothing_is_compiled_unasked() -> None:
+    """Compiling takes longer than most files do."""
+    cfg = configuration("bundled", "optimized")
+    assert [mechanisms(cfg, asked).encoder for asked in (True, False)] == ["compile", "manual"]
+    assert mechanisms(configuration("bundled", "cuda_graphs"), False).encoder == "eager"
 
 
 def test_three_lines_of_python() -> None:
