@@ -11,10 +11,17 @@
 //   launch), so that memory is read all the time.
 // - What the heads, or slices of the MLP, add to the residual is summed with integer atomics in fixed point:
 //   in any order the same sum, so the tokens are the same every time.
-// Sums of products are float, whatever the type of the weights.
+// Sums of products are float, whatever the type of the weights. One query is multiplied by plain instructions
+// (step_*.cuh), several by tensor cores (several_*.cuh).
+#if QUERIES == 1
 #include "step_attention.cuh"
 #include "step_mlp.cuh"
 #include "step_vocabulary.cuh"
+#else
+#include "several_attention.cuh"
+#include "several_mlp.cuh"
+#include "several_vocabulary.cuh"
+#endif
 
 template <typename Arguments>
 cudaError_t launch(void (*kernel)(Arguments), dim3 grid, size_t memory, const Arguments& arguments, bool overlap,

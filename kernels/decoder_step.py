@@ -27,7 +27,6 @@ _WEIGHTS = (
     *("self_tiles", "cross_tiles", "mlp_tiles", "norms"),
     *("embedding", "places", "vocabulary", "vocabulary_scale"),
 )
-_VOCABULARY_BYTES = 120 * 1024  # of shared memory for copies of it in flight: it begins beside the last MLP
 
 
 @dataclass(frozen=True)
@@ -127,7 +126,7 @@ def pack(
 
 def _units(mlp: int, width: int, element_bytes: int, multiprocessors: int) -> int:
     """Hidden units for a block: a multiple of the warps, about a block per multiprocessor, and no more than
-    MAX_QUERIES leave room for: in shared memory (struct MlpMemory), and with one value a lane."""
+    MAX_QUERIES leave room for: in shared memory (struct MlpMemory, or more), and with one sum a thread."""
     blocks = max(multiprocessors // CLUSTER, 1) * CLUSTER
     part = width // CLUSTER
     fixed = 8 * part + 8 * width + MAX_QUERIES * (8 * width + 4 * part + 8 * _WARPS) + 64
@@ -135,8 +134,16 @@ def _units(mlp: int, width: int, element_bytes: int, multiprocessors: int) -> in
     return _WARPS * min(-(-mlp // (blocks * _WARPS)), 32 // MAX_QUERIES, room)
 
 
+def _stages(width: int, queries: int, element_bytes: int) -> int:
+    """Copies of the vocabulary's rows in flight, in as much shared memory as the last MLP leaves, beside
+    which they begin: of 4 rows for every warp, or for several queries of 16 rows, 32 elements apart, for a
+    block."""
+    rows, gap, room = (4 * _WARPS, 0, 120) if queries == 1 else (16, 32, 120 if queries <= 4 else 80)
+    return max(2, room * 1024 // (rows * (width + gap) * element_bytes))
+
+
 def _attention_tiles(into: Matrix, out: Matrix) -> torch.Tensor:
-    """uint8 [heads, CLUSTER, bytes]: struct Tile of step_attention.cuh for every block."""
+    """uint8 [heads, CLUSTER, bytes]: struct Tile of step_layout.cuh for every block."""
     width = into.data.shape[1]
     heads, parts = width // HEAD, len(into.data) // width
 
@@ -160,7 +167,7 @@ def _attention_tiles(into: Matrix, out: Matrix) -> torch.Tensor:
 
 
 def _mlp_tiles(into: Matrix, out: Matrix, units: int) -> torch.Tensor:
-    """uint8 [blocks, bytes]: struct MlpTile of step_mlp.cuh for every block; units that fill up the last
+    """uint8 [blocks, bytes]: struct MlpTile of step_layout.cuh for every block; units that fill up the last
     cluster are zero."""
     missing = -len(into.data) % (units * CLUSTER)
 
@@ -211,12 +218,11 @@ class DecoderStep:
     ) -> None:
         width, size = weights.shape["D_MODEL"], len(weights.vocabulary)
         device = weights.norms.device
-        stage = _WARPS * (4 if queries <= 4 else 2) * width * weights.shape["WEIGHT_BYTES"]
         defines = weights.shape | {
             "QUERIES": queries,
             "SELF_LENGTH": self_cache.shape[4],
             "CROSS_LENGTH": cross_cache.shape[4],
-            "VOCAB_STAGES": max(2, _VOCABULARY_BYTES // stage),
+            "VOCAB_STAGES": _stages(width, queries, weights.shape["WEIGHT_BYTES"]),
         }
         self._library = build.library(SOURCE, defines, least=90)
         self._check_layout(weights)

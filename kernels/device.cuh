@@ -102,6 +102,41 @@ __device__ __forceinline__ void send(float4* mine, int rank, float4 value, const
                : "memory");
 }
 
+__device__ __forceinline__ void send(uint4* mine, int rank, uint4 value, const CopyBarrier& barrier) {
+  asm volatile("st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v4.b32 [%0], {%1, %2, %3, %4}, [%5];" ::"r"(
+                   address_in_block(mine, rank)),
+               "r"(value.x), "r"(value.y), "r"(value.z), "r"(value.w), "r"(address_in_block(&barrier.word, rank))
+               : "memory");
+}
+
+// The same with 8 bytes.
+__device__ __forceinline__ void send(uint2* mine, int rank, uint2 value, const CopyBarrier& barrier) {
+  asm volatile("st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v2.b32 [%0], {%1, %2}, [%3];" ::"r"(
+                   address_in_block(mine, rank)),
+               "r"(value.x), "r"(value.y), "r"(address_in_block(&barrier.word, rank))
+               : "memory");
+}
+
+// sum += a * b by tensor cores: a [16][16] and b [16][8] of half, 2 neighbours along k a register, sum [16][8].
+// Lane 4g + t has, of a, rows g and g + 8 at k = 2t (a.x, a.y) and at k = 2t + 8 (a.z, a.w); of b, column g at
+// k = 2t and k = 2t + 8; of the sum, columns 2t and 2t + 1 of row g (sum[0], sum[1]) and of row g + 8.
+__device__ __forceinline__ void multiply(float (&sum)[4], uint4 a, uint32_t b_low, uint32_t b_high) {
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+      : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
+      : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "r"(b_low), "r"(b_high));
+}
+
+// Four matrices [8][8] of half. Lane l gives the address of row l % 8 of matrix l / 8; lane 4g + t gets column g
+// of each, at rows 2t and 2t + 1.
+__device__ __forceinline__ uint4 load_transposed(const void* row) {
+  uint4 columns;
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(columns.x), "=r"(columns.y), "=r"(columns.z), "=r"(columns.w)
+               : "r"(shared_address(row))
+               : "memory");
+  return columns;
+}
+
 // Sums over the lanes of a warp of kValues values at once (a power of two), with half as many exchanges at each
 // step. Returns the sum of value `lane / (32 / kValues)`. With kStep < 16: over 2 * kStep neighbours.
 template <int kValues, int kStep = 16, int kSize>

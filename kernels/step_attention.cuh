@@ -1,32 +1,13 @@
 // Self- or cross-attention of a decode step: norm, projections, softmax over the cache, output projection.
 #pragma once
-#include "step_rows.cuh"
+#include <type_traits>
 
-// The tokens whose logits are wanted, and what the first kernel makes of them.
-struct Tokens {
-  const int64_t* history;   // ids
-  const int64_t* position;  // query q is history[*position + q], at that position
-  const __half* embedding;  // [vocabulary][kD]
-  const __half* places;     // [positions][kD]
-};
+#include "step_rows.cuh"
 
 __device__ __forceinline__ float embedded(const Tokens& tokens, int64_t first, int q, int column) {
   const int64_t token = tokens.history[first + q];
   return __half2float(tokens.embedding[token * kD + column]) + __half2float(tokens.places[(first + q) * kD + column]);
 }
-
-constexpr int bytes_of_tile(int rows) {
-  return (rows * kD + kSlice * kHead) * int(sizeof(Weight)) + 2 * (rows + kSlice) * int(sizeof(float));
-}
-
-// The weights of one block of a cluster: its rows of the projections into the head, its rows of the one out of it.
-template <int kRows>
-struct alignas(16) Tile {
-  Weight into[kRows][kD];
-  Weight out_of[kSlice][kHead];
-  float into_bias[kRows], into_scale[kRows];
-  float out_bias[kSlice], out_scale[kSlice];
-};
 
 // A softmax over part of the keys that can be merged with that over others.
 struct alignas(16) Partial {
@@ -51,22 +32,8 @@ struct alignas(16) AttentionMemory {
   device::CopyBarrier weights, projected, partials;
 };
 
-constexpr int kSelfRows = 3 * kHead / kCluster, kCrossRows = kHead / kCluster;
-__host__ __device__ constexpr int share(int keys) { return (keys + kCluster - 1) / kCluster; }
 using SelfMemory = AttentionMemory<kSelfRows, share(SELF_LENGTH)>;
 using CrossMemory = AttentionMemory<kCrossRows, share(CROSS_LENGTH)>;
-static_assert(sizeof(Tile<kSelfRows>) == bytes_of_tile(kSelfRows), "packed by the host");
-static_assert(sizeof(Tile<kCrossRows>) == bytes_of_tile(kCrossRows), "packed by the host");
-
-struct Attention {
-  Residual residual;
-  const uint8_t* tiles;    // [HEADS][kCluster] Tile
-  const float* norm;       // [2][kD]
-  __half* keys;            // [HEADS][length][kHead]
-  __half* values;
-  int length;
-  Tokens tokens;           // embedding: null but for the first layer
-};
 
 // A softmax that grows key by key, for one query; 8 of its elements.
 struct Running {
@@ -229,7 +196,7 @@ __global__ void __cluster_dims__(kCluster, 1, 1) __launch_bounds__(kThreads) att
   if (product.row < kRowsPerWarp) {
     const int mine = warp * kRowsPerWarp + product.row, part = (rank * kRows + mine) / kHead;
     const int column = (rank * kRows + mine) % kHead, q = product.query;
-    const float value = product.value * memory.tile.into_scale[mine] + memory.tile.into_bias[mine];
+    const float value = product.value * memory.tile.end.into_scale[mine] + memory.tile.end.into_bias[mine];
     if (part == 0) {
       for (int to = product.copy; to < kCluster; to += Products<kRowsPerWarp>::kCopies)
         device::send(&memory.fresh[0][q][column], to, value * 0.125f, memory.projected);  // 64^-1/2
@@ -274,7 +241,7 @@ __global__ void __cluster_dims__(kCluster, 1, 1) __launch_bounds__(kThreads) att
 #pragma unroll
   for (int t = 0; t < kTurns; ++t) {
     const int row = min(t * (kThreads / 8) + warp * 4 + lane / 8, kSlice - 1);
-    unpack(*reinterpret_cast<const Weights8*>(&memory.tile.out_of[row][column]), weight[t]);
+    unpack(*reinterpret_cast<const Weights8*>(&memory.tile.end.out_of[row][column]), weight[t]);
   }
   const int turn = lane % 8 / (8 / kValues), row = turn * (kThreads / 8) + warp * 4 + lane / 8;
   const bool adds = lane % (8 / kValues) == 0 && row < kSlice;
@@ -286,8 +253,8 @@ __global__ void __cluster_dims__(kCluster, 1, 1) __launch_bounds__(kThreads) att
     for (int t = 0; t < kTurns; ++t) sum[t] = dot(weight[t], mixed);
     float value = device::sums_over_warp<kValues, 4>(sum);
     if (adds) {
-      value *= memory.tile.out_scale[row];
-      if (head == 0) value += memory.tile.out_bias[row] + memory.carried[q][row];
+      value *= memory.tile.end.out_scale[row];
+      if (head == 0) value += memory.tile.end.out_bias[row] + memory.carried[q][row];
       add(&args.residual.out[q * kD + rank * kSlice + row], to_fixed(value));
     }
   }

@@ -2,13 +2,6 @@
 #pragma once
 #include "step_rows.cuh"
 
-struct alignas(16) MlpTile {
-  Weight into[kUnits][kD];
-  Weight out_of[kUnits][kD];  // transposed: a row is what a hidden unit adds to the residual
-  float into_bias[kUnits], into_scale[kUnits];
-  float out_bias[kSlice], out_scale[kSlice];  // of the slice that this block sums up
-};
-
 struct alignas(16) MlpMemory {
   MlpTile tile;
   float norm[2][kD];
@@ -18,12 +11,6 @@ struct alignas(16) MlpMemory {
   alignas(16) float slices[kCluster][kQueries][kSlice];
   Norm moments;
   device::CopyBarrier weights, summands;
-};
-
-struct Mlp {
-  Residual residual;
-  const uint8_t* tiles;  // [blocks] MlpTile
-  const float* norm;     // [2][kD]
 };
 
 // kUnits hidden units of the MLP by one block; the blocks of a cluster sum up before they add to the residual.
@@ -54,7 +41,7 @@ __global__ void __cluster_dims__(kCluster, 1, 1) __launch_bounds__(kThreads) mlp
   const Product product = rows_times_x<kRowsPerWarp>(&memory.tile.into[warp * kRowsPerWarp], memory.x);
   if (product.row < kRowsPerWarp && product.copy == 0) {
     const int unit = warp * kRowsPerWarp + product.row;
-    const float value = product.value * memory.tile.into_scale[unit] + memory.tile.into_bias[unit];
+    const float value = product.value * memory.tile.end.into_scale[unit] + memory.tile.end.into_bias[unit];
     memory.hidden[product.query][unit] = 0.5f * value * (1.f + erff(value * 0.70710678f));  // GELU
   }
   __syncthreads();
@@ -88,8 +75,8 @@ __global__ void __cluster_dims__(kCluster, 1, 1) __launch_bounds__(kThreads) mlp
     float value = 0.f;
 #pragma unroll
     for (int from = 0; from < kCluster; ++from) value += memory.slices[from][q][column];
-    value *= memory.tile.out_scale[column];
-    if (blockIdx.x < kCluster) value += memory.tile.out_bias[column] + memory.carried[q][column];
+    value *= memory.tile.end.out_scale[column];
+    if (blockIdx.x < kCluster) value += memory.tile.end.out_bias[column] + memory.carried[q][column];
     add(&args.residual.out[q * kD + rank * kSlice + column], to_fixed(value));
   }
 }

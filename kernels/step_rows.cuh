@@ -1,45 +1,6 @@
-// What the kernels of a decode step share: sizes, the residual stream, rows of weights times x, layer norm.
+// One query: rows of weights times x, layer norm.
 #pragma once
-#include <type_traits>
-
-#include "device.cuh"
-
-using device::kAllLanes;
-
-constexpr int kThreads = 256;
-constexpr int kWarps = kThreads / 32;
-constexpr int kHead = 64;
-constexpr int kD = D_MODEL;
-constexpr int kQueries = QUERIES;
-constexpr int kCluster = CLUSTER;
-constexpr int kSlice = kD / kCluster;  // of the residual, for one block of a cluster
-constexpr int kUnits = MLP_UNITS;      // of the MLP's hidden layer, for one block
-constexpr int kStages = VOCAB_STAGES;  // copies of the vocabulary in flight for each warp
-static_assert(kD == kHead * HEADS && kD % (16 * kCluster) == 0, "Whisper's heads are 64 wide");
-
-#if WEIGHT_BYTES == 1
-using Weight = int8_t;
-using Weights8 = uint2;
-#else
-using Weight = __half;
-using Weights8 = uint4;
-#endif
-
-// The residual stream in fixed point. 2^-32 is far below half's rounding; 2^31 far above half's range. What isn't
-// finite becomes the largest number.
-using Fixed = long long;
-constexpr float kFixedOne = 4294967296.f;
-__device__ __forceinline__ Fixed to_fixed(float value) { return __float2ll_rn(value * kFixedOne); }
-__device__ __forceinline__ float to_float(Fixed value) { return __ll2float_rn(value) * (1.f / kFixedOne); }
-__device__ __forceinline__ void add(Fixed* to, Fixed value) {
-  atomicAdd(reinterpret_cast<unsigned long long*>(to), static_cast<unsigned long long>(value));
-}
-
-struct Residual {
-  const Fixed* in;  // [kQueries][kD]
-  Fixed* out;       // zero at first; `in` and what this kernel adds to it
-  Fixed* clear;     // the next kernel's `out`
-};
+#include "step_layout.cuh"
 
 __device__ __forceinline__ void unpack(uint4 packed, float (&value)[8]) {
   const __half2* halves = reinterpret_cast<const __half2*>(&packed);
@@ -62,8 +23,6 @@ __device__ __forceinline__ void unpack(uint2 packed, float (&value)[8]) {
   unpack(packed.x, value);
   unpack(packed.y, value + 4);
 }
-
-__host__ __device__ constexpr int power_of_two(int least) { return least <= 1 ? 1 : 2 * power_of_two((least + 1) / 2); }
 
 // One product of a row with a query, in one lane.
 struct Product {
@@ -175,9 +134,4 @@ __device__ __forceinline__ void keep_slice(const float (&raw)[kQueries][kPerThre
       const int column = threadIdx.x + i * kThreads;
       if (column < kD && column / kSlice == rank) carried[q][column % kSlice] = raw[q][i];
     }
-}
-
-__device__ __forceinline__ void clear_slice(Fixed* clear, int rank) {
-  for (int i = threadIdx.x; i < kQueries * kSlice; i += kThreads)
-    clear[i / kSlice * kD + rank * kSlice + i % kSlice] = 0;
 }

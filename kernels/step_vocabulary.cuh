@@ -15,15 +15,6 @@ struct alignas(16) VocabularyMemory {
   device::CopyBarrier barrier[kWarps][kStages];
 };
 
-struct Vocabulary {
-  const Fixed* in;     // the residual after the last layer
-  const Weight* rows;  // [size][kD]
-  const float* scale;  // [size, and more to a multiple of 4]; not read for half
-  const float* norm;   // [2][kD]
-  float* logits;       // [kQueries][size]
-  int size;
-};
-
 // Logits of all tokens: warps take turns at kVocabRows rows, each with kStages copies of its own under way.
 __global__ void __launch_bounds__(kThreads) vocabulary(const Vocabulary args) {
   constexpr bool kScaled = sizeof(Weight) == 1;
