@@ -39,11 +39,14 @@ inline int __popc(unsigned bits) { return __builtin_popcount(bits); }
 inline int __clz(int bits) { return bits == 0 ? 32 : __builtin_clz(bits); }
 inline float __expf(float x) { return expf(x); }
 inline float rsqrtf(float x) { return 1.f / sqrtf(x); }
+inline float __fdividef(float x, float y) { return x / y; }
 inline long long __float2ll_rn(float value) {  // out of range: the nearest, and NaN the smallest
   if (isnan(value)) return LLONG_MIN;
   return value >= 0x1p63f ? LLONG_MAX : value < -0x1p63f ? LLONG_MIN : llrintf(value);
 }
 inline float __ll2float_rn(long long value) { return static_cast<float>(value); }
+inline float __int2float_rn(int value) { return static_cast<float>(value); }
+inline float __uint2float_rn(unsigned value) { return static_cast<float>(value); }
 inline unsigned __funnelshift_r(unsigned low, unsigned high, unsigned bits) {
   return static_cast<unsigned>((static_cast<uint64_t>(high) << 32 | low) >> (bits & 31));
 }

@@ -35,6 +35,9 @@ struct alignas(8) uint2 {
 struct alignas(16) uint4 {
   unsigned x, y, z, w;
 };
+struct alignas(16) longlong2 {
+  long long x, y;
+};
 struct alignas(8) float2 {
   float x, y;
 };
