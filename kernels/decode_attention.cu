@@ -5,15 +5,12 @@
 // splits the keys (flash-decoding: Dao et al. 2023, https://pytorch.org/blog/flash-decoding/) and merges in
 // distributed shared memory, so there is no workspace. Eight lanes share a key, 16 bytes each. Self-attention first
 // puts the queries' own keys and values into the cache. Sums are float, in the same order every time.
-#include <cooperative_groups.h>
 #include <cuda_fp16.h>
 #include <cstdint>
 
 #include "device.cuh"
 
 namespace {
-
-namespace cg = cooperative_groups;
 
 constexpr int kHead = 64;
 constexpr int kPieces = kHead / 8;  // of 16 bytes
@@ -176,16 +173,15 @@ __global__ void __launch_bounds__(kThreads) decode_attention_kernel(const __grid
     }
     return;
   }
-  const cg::cluster_group cluster = cg::this_cluster();
-  Partial(*first)[kQueries] = cluster.map_shared_rank(of_block, 0);
   device::cluster_wait();  // the first block runs, and its memory is there
+  Partial(*first)[kQueries] = device::in_block(of_block, 0);
   for (int i = threadIdx.x; i < p.queries * kHead; i += kThreads) {
     const int q = i / kHead, column = i % kHead;
     float highest, total;
     first[split][q].mixed[column] = merged(&of_warp[0][q], kQueries, kWarps, column, highest, total);
     if (column == 0) first[split][q].max = highest, first[split][q].sum = total;
   }
-  cluster.sync();
+  device::cluster_sync();
   if (split > 0) return;
   for (int i = threadIdx.x; i < p.queries * kHead; i += kThreads) {
     const int q = i / kHead, column = i % kHead;

@@ -71,6 +71,20 @@ __device__ __forceinline__ uint32_t address_in_block(const void* mine, int rank)
   return remote;
 }
 
+// The whole barrier: what the blocks wrote before it, also to one another, is read by all after it.
+__device__ __forceinline__ void cluster_sync() {
+  asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
+  cluster_wait();
+}
+
+// The same variable of another block, for loads and stores.
+template <typename T>
+__device__ __forceinline__ T* in_block(T* mine, int rank) {
+  T* remote;
+  asm("mapa.u64 %0, %1, %2;" : "=l"(remote) : "l"(mine), "r"(rank));
+  return remote;
+}
+
 // Store to the same variable of another block of the cluster, and count it at the same barrier there. Needs no
 // fence: a fence would wait for all copies that are still on their way.
 __device__ __forceinline__ void send(float* mine, int rank, float value, const CopyBarrier& barrier) {

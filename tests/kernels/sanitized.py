@@ -8,6 +8,7 @@ from kernels.accept import accept, reference
 from kernels.fused_topk import fused_topk
 from kernels.fused_topk import reference as topk_reference
 from tests.kernels.cases import on, whisper
+from tests.kernels.test_accept import State
 
 DONE = "all as the references say"
 
@@ -28,21 +29,26 @@ def choices() -> None:
             torch.testing.assert_close(filled[1].cpu(), expected[1], rtol=1e-5, atol=1e-5)
 
 
-def rounds() -> None:
-    """40 rows for 32 warps, with drafts up to the last index of history."""
+def many_rows() -> State:
+    """40 rows for 32 warps, with drafts up to the last index of history, in the last row also behind it."""
     generator = torch.Generator().manual_seed(0)
     limit = torch.randint(1, 20, (40,), generator=generator)
-    state = {
+    limit[-1] = 19
+    return {
         "history": torch.randint(0, 3, (40, 20), generator=generator),
         "position": (limit - 3).clamp(min=0),
         "chosen": torch.randint(0, 3, (40, 6), generator=generator),
         "logprobs": torch.full((40, 6), -0.5),
         "limit": limit,
-        "running": torch.randint(0, 2, (40,), generator=generator, dtype=torch.int32),
+        "running": (torch.rand(40, generator=generator) < 0.5).int().index_fill(0, torch.tensor(39), 1),
         "any_running": torch.zeros(1, dtype=torch.int32),
         "rounds": torch.zeros(40, dtype=torch.long),
         "score": torch.zeros(40),
     }
+
+
+def rounds() -> None:
+    state = many_rows()
     ours = {name: value.to("cuda") for name, value in state.items()}
     accept(**ours, end=2)
     reference(**state, end=2)

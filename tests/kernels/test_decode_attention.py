@@ -32,6 +32,19 @@ def attended(case: Case) -> tuple[torch.Tensor, ...]:
     return out, keys, values
 
 
+def assert_attended(given: Case) -> None:
+    """By a kernel as by the reference in float32, and twice the same to the last bit."""
+    projected, keys, values, positions = given
+    expected = reference(projected.float(), keys.float(), values.float(), positions)
+    found, new_keys, new_values = attended(given)
+    torch.testing.assert_close(found.float(), expected, atol=2e-3, rtol=2e-3)
+    keys, values = keys.clone(), values.clone()
+    if positions is not None:
+        reference(projected, keys, values, positions)  # puts keys and values into their places
+    assert torch.equal(new_keys, keys) and torch.equal(new_values, values)
+    assert torch.equal(attended((projected, keys, values, positions))[0], found), "the same to the last bit"
+
+
 @pytest.mark.parametrize("own", [True, False])
 def test_the_reference_is_softmax_over_what_a_query_sees(own: bool) -> None:
     given = case(3, 2, 20, 4, own, "cpu", torch.float64)
@@ -75,26 +88,14 @@ SHAPES = [(1, 12, 104), (1, 12, 1500), (2, 4, 448), (8, 12, 1500), (5, 6, 33), (
 @pytest.mark.parametrize("own", [True, False])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_the_kernel_attends_as_the_reference(shape: tuple[int, int, int], own: bool, queries: int) -> None:
-    given = case(*shape, queries, own, "cuda", torch.float16)
-    projected, keys, values, positions = given
-    expected = reference(projected.float(), keys.float(), values.float(), positions)
-    found, new_keys, new_values = attended(given)
-    torch.testing.assert_close(found.float(), expected, atol=2e-3, rtol=2e-3)
-    if own:
-        reference(projected, keys, values, positions)  # puts keys and values into their places
-    assert torch.equal(new_keys, keys) and torch.equal(new_values, values)
-    assert torch.equal(attended((projected, keys, values, positions))[0], found), "the same to the last bit"
+    assert_attended(case(*shape, queries, own, "cuda", torch.float16))
 
 
 @pytest.mark.gpu
 def test_large_scores_and_a_first_token_are_no_trouble() -> None:
     projected, keys, values, _ = case(2, 12, 104, 1, True, "cuda", torch.float16)
-    projected, keys = projected * 60, keys * 60
     for position in (0, 1, 63, 64, 103):
-        positions = torch.full((2, 1), position, device="cuda")
-        found, keys_after, values_after = attended((projected, keys, values, positions))
-        expected = reference(projected.float(), keys_after.float(), values_after.float(), positions)
-        torch.testing.assert_close(found.float(), expected, atol=2e-3, rtol=2e-3)
+        assert_attended((projected * 60, keys * 60, values, torch.full((2, 1), position, device="cuda")))
 
 
 @pytest.mark.gpu

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterable
 from itertools import pairwise
 from pathlib import Path
 
@@ -33,7 +34,7 @@ SHAPES = [
     (384, 384), (768, 768), (2304, 768), (3072, 768), (768, 3072), (1280, 5120), (51865, 768), (51866, 1280),
     (1, 16), (7, 48), (8, 64), (9, 80), (33, 6000), (17000, 1040),
 ]  # fmt: skip
-
+LAYOUTS = [Plan(1, 1, 4), Plan(1, 8, 12), Plan(3, 6, 4), Plan(20, 20, 4), Plan(4, 8, 12)]
 
 Case = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None]
 
@@ -148,13 +149,11 @@ def surrounded(x: torch.Tensor, n: int) -> tuple[torch.Tensor, torch.Tensor, tor
     return around[8 : m + 8], room[64 : m * n + 64].view(m, n), room
 
 
-@pytest.mark.gpu
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("n, k", SHAPES)
-def test_the_kernel_gives_the_sums_of_the_reference(n: int, k: int, dtype: torch.dtype) -> None:
-    every_row, weight, scale, bias = case(MAX_ROWS, n, k, dtype, "cuda")
-    for m in range(1, MAX_ROWS + 1):
-        x, out, room = surrounded(every_row[:m], n)
+def assert_sums(given: Case, counts: Iterable[int]) -> None:
+    """With so many of the rows of x, and with a bias and without."""
+    every_row, weight, scale, bias = given
+    for m in counts:
+        x, out, room = surrounded(every_row[:m], len(weight))
         for shift in (bias, None):
             int8_linear_out(out, x, weight, scale, shift)
             assert_close(out, x, weight, scale, shift)
@@ -162,9 +161,14 @@ def test_the_kernel_gives_the_sums_of_the_reference(n: int, k: int, dtype: torch
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize(
-    "layout", [Plan(1, 1, 4), Plan(1, 8, 12), Plan(3, 6, 4), Plan(20, 20, 4), Plan(4, 8, 12)]
-)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("n, k", SHAPES)
+def test_the_kernel_gives_the_sums_of_the_reference(n: int, k: int, dtype: torch.dtype) -> None:
+    assert_sums(case(MAX_ROWS, n, k, dtype, "cuda"), range(1, MAX_ROWS + 1))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("n, k", [(9, 80), (771, 768), (40, 3088)])
 def test_every_layout_gives_the_same_product(n: int, k: int, layout: Plan) -> None:
     arguments = case(5, n, k, torch.float16, "cuda")

@@ -19,11 +19,11 @@ from kernels import accept as accepting
 from kernels import build
 from kernels import fused_topk as topk
 from tests.kernels import sanitized
+from tests.kernels.bodies import TYPES, assert_accepted, assert_same
 from tests.kernels.cases import Arguments, Problem, on, outputs, problems, whisper
 from tests.kernels.test_accept import END, State, rounds_of_decoding
 
 pytestmark = pytest.mark.gpu
-TYPES = [torch.float32, torch.float16, torch.bfloat16]
 REPLAYS, CAPTURES = 3500, 3
 Graphs = Callable[[Callable[[], None]], torch.cuda.CUDAGraph]
 
@@ -38,19 +38,6 @@ def graphs() -> Graphs:
         return kept[-1]
 
     return captured
-
-
-def assert_same(arguments: Arguments, k: int, pdl: bool = False) -> None:
-    """Ids exactly, numbers to 1e-5, and twice the same to the last bit."""
-    rows = arguments[0].shape[0]
-    first, second = outputs(rows, k, "cuda"), outputs(rows, k, "cuda")
-    for filled in (first, second):
-        topk.fused_topk(*arguments, *filled, pdl)
-    ids, *numbers = topk.reference(*arguments, k)
-    assert torch.equal(first[0], ids)
-    for ours, expected in zip(first[1:], numbers, strict=True):
-        torch.testing.assert_close(ours, expected, rtol=1e-5, atol=1e-5)
-    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
 @settings(deadline=None, max_examples=300)
@@ -94,12 +81,7 @@ def test_where_all_is_the_same_or_nothing_is_left() -> None:
 @settings(deadline=None, max_examples=300)
 @given(rounds_of_decoding())
 def test_the_accept_kernel_does_what_the_reference_does(state: State) -> None:
-    expected = {name: value.cuda() for name, value in state.items()}
-    ours = {name: value.cuda() for name, value in state.items()}
-    accepting.reference(**expected, end=END)
-    accepting.accept(**ours, end=END)
-    for name, value in expected.items():
-        torch.testing.assert_close(ours[name], value, rtol=0, atol=1e-5 if name == "score" else 0, msg=name)
+    assert_accepted({name: value.cuda() for name, value in state.items()})
 
 
 def test_the_ops_are_ones_that_torch_can_trust() -> None:
