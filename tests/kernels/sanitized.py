@@ -5,10 +5,13 @@ from __future__ import annotations
 import torch
 
 from kernels.accept import accept, reference
+from kernels.decode_attention import HEAD, decode_attention_out
+from kernels.decode_attention import reference as attention_reference
 from kernels.fused_topk import fused_topk
 from kernels.fused_topk import reference as topk_reference
 from tests.kernels.cases import on, whisper
 from tests.kernels.test_accept import State
+from tests.kernels.test_decode_attention import case
 
 DONE = "all as the references say"
 
@@ -56,7 +59,20 @@ def rounds() -> None:
         assert torch.equal(ours[name].cpu(), value), name
 
 
+def attention() -> None:
+    """Heads that the blocks of a cluster share and heads for one block, caches of own tokens and of others."""
+    for rows, heads, length, queries in ((1, 12, 104, 1), (70, 4, 33, 3)):
+        for own in (True, False):
+            projected, keys, values, positions = case(rows, heads, length, queries, own, "cpu", torch.float16)
+            expected = attention_reference(projected.float(), keys.float(), values.float(), positions)
+            ours = [projected.to("cuda"), keys.to("cuda"), values.to("cuda")]
+            out = torch.zeros(rows, queries, heads * HEAD, dtype=torch.float16).to("cuda")
+            decode_attention_out(out, *ours, None if positions is None else positions.to("cuda"))
+            torch.testing.assert_close(out.cpu().float(), expected, atol=2e-3, rtol=2e-3)
+
+
 if __name__ == "__main__":
     choices()
     rounds()
+    attention()
     print(DONE)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from experiments.graphs import capture
 from harness import tools
 from kernels import accept as accepting
-from kernels import build
+from kernels import build, decode_attention
 from kernels import fused_topk as topk
 from tests.kernels import sanitized
 from tests.kernels.bodies import TYPES, assert_accepted, assert_same
@@ -228,7 +228,7 @@ def test_the_sanitizer_finds_nothing(tool: str) -> None:
     )
     if found is None:
         pytest.skip("NOT TESTED: no compute-sanitizer in PATH, /usr/local/cuda or /opt/nvidia")
-    for source in (topk.SOURCE, accepting.SOURCE):
+    for source in (topk.SOURCE, accepting.SOURCE, decode_attention.SOURCE):
         build.library(source)  # not under the tool
     # Each tensor an allocation of its own, or the tool takes what lies between them for valid memory.
     alone = os.environ | {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
