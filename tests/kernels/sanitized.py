@@ -60,7 +60,7 @@ def rounds() -> None:
 
 
 def attention() -> None:
-    """Heads that the blocks of a cluster share and heads for one block, caches of own tokens and of others."""
+    """Heads that the blocks of a cluster share, and heads for one block; caches of both kinds."""
     for rows, heads, length, queries in ((1, 12, 104, 1), (70, 4, 33, 3)):
         for own in (True, False):
             projected, keys, values, positions = case(rows, heads, length, queries, own, "cpu", torch.float16)
