@@ -90,7 +90,8 @@ def test_every_size_of_whisper_fits_into_a_block(multiprocessors: int, element_b
 class Pair:
     """A decoder of random weights, in torch in float16 and float32 and as kernels, that heard the same."""
 
-    LENGTH = 64
+    LENGTH, HEARD = 64, 1500  # of the caches
+    DEVICE = "cuda"
 
     def __init__(self, shape: dict[str, int], how: str = "none") -> None:
         from experiments.fused_decoder import FusedDecoder
@@ -104,31 +105,32 @@ class Pair:
             encoder_attention_heads=shape["heads"],
             decoder_attention_heads=shape["heads"],
             decoder_ffn_dim=shape["mlp"],
+            max_source_positions=self.HEARD,
             init_std=0.08,
             **{f"{name}_token_id": 3 for name in ("pad", "bos", "eos", "decoder_start")},
         )
-        model = WhisperForConditionalGeneration(config).get_decoder().cuda().half().eval()
+        model = WhisperForConditionalGeneration(config).get_decoder().to(self.DEVICE).half().eval()
         for name, parameter in model.named_parameters():
             if "norm" in name or "bias" in name:  # ones and zeros would hide a mistake
                 parameter.data += 0.2 * torch.randn_like(parameter)
         self.half = StaticDecoder(model, "eager", 1, self.LENGTH)
         own = StaticDecoder(model, "eager", 1, self.LENGTH)  # whose cache the kernels alone write
         for decoder in (self.half, own):
-            quantize.apply(decoder, how, "cuda")
+            quantize.apply(decoder, how, self.DEVICE)
         self.fused, self.caches = FusedDecoder(own), (own.own_cache, own.cross_cache)
         self.exact = StaticDecoder(copy.deepcopy(model).float(), "eager", 1, self.LENGTH)
         for name, module in self.half.named_modules():
             if isinstance(module, quantize.Int8Linear):
                 weight = module.qdata.float() * module.scale.float()
                 self.exact.get_submodule(name).weight = nn.Parameter(weight, requires_grad=False)
-        encoded = torch.randn(1, 1500, shape["d_model"], device="cuda")
+        encoded = torch.randn(1, self.HEARD, shape["d_model"], device=self.DEVICE)
         for heard in (self.half, self.fused):
             heard.listen(encoded.half())
         self.exact.listen(encoded)
-        self.history = torch.randint(shape["vocabulary"], (1, self.LENGTH), device="cuda")
+        self.history = torch.randint(shape["vocabulary"], (1, self.LENGTH), device=self.DEVICE)
 
     def places(self, first: int, queries: int) -> torch.Tensor:
-        return torch.arange(first, first + queries, device="cuda")[None]
+        return torch.arange(first, first + queries, device=self.DEVICE)[None]
 
 
 def error(found: torch.Tensor, exact: torch.Tensor) -> float:
