@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from rapidfuzz.distance import Levenshtein
 from torch import nn
 
 from experiments import quantize, word_errors
@@ -26,8 +27,8 @@ pytestmark = pytest.mark.xdist_group("quantize")  # what they share is made once
 
 HELD = ("05_room", "08_room", "22_noise", "30_clean")
 QUANTIZED = [how for how in quantize.HOW if how != "none"]
-# Least share of equal tokens, and how much the word error rate may change; one word of these clips is 0.0063.
-BOUNDS = {"int8": (0.99, 0.005), "int8_dynamic": (0.98, 0.005), "float8": (0.98, 0.007)}
+# Least share of tokens that stay, and how much the word error rate may change: a word of these clips is 0.0063.
+BOUNDS = {"int8": (0.99, 0.005), "int8_dynamic": (0.97, 0.005), "float8": (0.98, 0.007)}
 
 
 @pytest.fixture(scope="module")
@@ -74,9 +75,10 @@ def test_words_and_tokens_stay(how: str, folder: Path, baseline: tuple[dict[str,
     subject = opened(folder, how)
     found = heard(subject)
     assert abs(wer(subject, found) - expected_wer) <= most_change
-    count = sum(max(len(found[clip]), len(tokens)) for clip, tokens in expected.items())
-    same = sum(a == b for clip, tokens in expected.items() for a, b in zip(tokens, found[clip], strict=False))
-    assert count > 200 and same >= least_same * count, f"{same} of {count}"
+    # Edits rather than unequal positions: a word that is spelt with a token more would shift all that follow.
+    count = sum(len(tokens) for tokens in expected.values())
+    edits = sum(Levenshtein.distance(tokens, found[clip]) for clip, tokens in expected.items())
+    assert count > 200 and edits <= (1 - least_same) * count, f"{edits} edits in {count} tokens"
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
