@@ -27,7 +27,7 @@ pytestmark = pytest.mark.xdist_group("quantize")  # what they share is made once
 
 HELD = ("05_room", "08_room", "22_noise", "30_clean")
 QUANTIZED = [how for how in quantize.HOW if how != "none"]
-# Least share of tokens that stay, and how much the word error rate may change: a word of these clips is 0.0063.
+# Least share of tokens that stay, and how much the word error rate may change; one word of them is 0.0063.
 BOUNDS = {"int8": (0.99, 0.005), "int8_dynamic": (0.97, 0.005), "float8": (0.98, 0.007)}
 
 
