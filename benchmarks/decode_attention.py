@@ -15,14 +15,10 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING
 
 from harness.errors import ExitCode, UserError
 from harness.record import write_json
 from harness.results import markdown
-
-if TYPE_CHECKING:
-    pass
 
 HEADS, HEAD = 12, 64
 OWN_LENGTH, POSITION = 104, 54  # of the cache of a window of 100 tokens; half of them are there
@@ -57,10 +53,8 @@ def measure(rows: int, own: bool, kept: list[object]) -> Row:
     like = {"device": "cuda", "dtype": torch.float16}
     cache_bytes = 2 * rows * HEADS * length * HEAD * 2
     l2_bytes = torch.cuda.get_device_properties(0).L2_cache_size
-    caches = [
-        torch.randn(2, rows, HEADS, length, HEAD, **like)
-        for _ in range(max(LEAST_CALLS, 2 * l2_bytes // cache_bytes + 1) if rows < 64 else LEAST_CALLS)
-    ]
+    count = max(LEAST_CALLS, 2 * l2_bytes // cache_bytes + 1)
+    caches = [torch.randn(2, rows, HEADS, length, HEAD, **like) for _ in range(count)]
     given = torch.randn(rows, 1, (3 if own else 1) * HEADS * HEAD, **like)
     positions = torch.full((rows, 1), POSITION, device="cuda")
     slots = torch.arange(rows, device="cuda")[:, None], positions

@@ -25,10 +25,10 @@ from tests.experiments.conftest import CLIPS
 
 pytestmark = pytest.mark.xdist_group("quantize")  # what they share is made once
 
-HELD = ("05_room", "08_room", "22_noise", "30_clean")
+HELD = sorted(file.stem for file in HELD_OUT.glob("*.txt"))[1::3]  # enough for one hard word not to decide
 QUANTIZED = [how for how in quantize.HOW if how != "none"]
-# Least share of tokens that stay, and how much the word error rate may change; one word of them is 0.0063.
-BOUNDS = {"int8": (0.99, 0.005), "int8_dynamic": (0.97, 0.005), "float8": (0.98, 0.007)}
+# Least share of tokens that stay, and how much the word error rate may change.
+BOUNDS = {"int8": (0.99, 0.005), "int8_dynamic": (0.98, 0.005), "float8": (0.98, 0.007)}
 
 
 @pytest.fixture(scope="module")
