@@ -31,6 +31,7 @@ LAYERS = {
     "MLP in": (3072, 768),
     "MLP out": (768, 3072),
     "vocabulary": (51865, 768),
+    "vocabulary, filled up": (51872, 768),  # as StaticDecoder has it: an odd one is slow in fp16
 }
 BANDWIDTH_BPS = 4.3e12  # what reading reaches on an H200
 COLD_BYTES = 2**27  # of copies, more than twice the L2 cache of an H200
