@@ -59,11 +59,7 @@ class Job:
                 f"see {self.log}" + (", and python -m harness.doctor" if profiler else ""),
                 ExitCode.MACHINE if profiler else ExitCode.CHILD,
             )
-        data = cast(dict[str, Any], json.loads(path.read_text()))
-        if problem := data["error"]:
-            hint = problem["hint"] or f"see {self.log}"
-            raise UserError(problem["message"], hint, ExitCode(problem["exit_code"]))
-        return data
+        return results_of(path, self.log)
 
     def _refusal(self) -> UserError | None:
         return self.plan.capture.refusal(self.folder, self.log.read_text(errors="replace"))
@@ -75,3 +71,12 @@ class Job:
     def disk_is_full(self, error: Exception) -> bool:
         """Whether a full disk is why something failed. It shows in many ways: ask the disk, too."""
         return disk_is_full(error) or shutil.disk_usage(self.folder).free < _FULL_BYTES
+
+
+def results_of(path: Path, log: Path) -> dict[str, Any]:
+    """What a child wrote; UserError if that is why it failed."""
+    data = cast(dict[str, Any], json.loads(path.read_text()))
+    if problem := data["error"]:
+        hint = problem["hint"] or f"see {log}"
+        raise UserError(problem["message"], hint, ExitCode(problem["exit_code"]))
+    return data

@@ -12,7 +12,7 @@ from harness import details, digest, recorded, report
 from harness.errors import UserError
 from harness.metrics import METRICS_OVERHEAD, OVERHEAD
 from harness.publish import PAGE
-from harness.record import Record, day, days
+from harness.record import Record, code_label, day, days
 from harness.results import tokens_in_words
 from harness.verdict import shown
 
@@ -114,6 +114,7 @@ def environment(record: Record, folder: Path) -> list[tuple[str, str]]:
     where, gpu, config = record.environment, record.environment["gpu"], _config(folder)
     cpu, packages = where["cpu"], where["packages"]
     measure, trace = config.get("measure", {}), config.get("trace", {})
+    later = record.analysed
     about = {
         "Machine": where["machine"],
         "GPU": gpu
@@ -124,6 +125,7 @@ def environment(record: Record, folder: Path) -> list[tuple[str, str]]:
         "Versions": ", ".join(f"{name} {version}" for name, version in packages.items() if version),
         "Code": record.code,
         "Date": f"{day(record.started_utc)} ({record.started_utc})",
+        "Analysed again": later and f"{day(later['utc'])}, {code_label(later['commit'], later['dirty'])}",
         "Model": record.model,
         "Audio": Path(str(config.get("audio", {}).get("path", ""))).name,
         "Command": " ".join(Path(word).name if word.startswith("/") else word for word in record.command),

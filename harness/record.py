@@ -58,7 +58,10 @@ def write_json(path: Path, value: Any) -> None:
 
 @dataclass
 class Record:
-    """run.json. `status` is running, finished, failed or interrupted; times are UTC."""
+    """run.json. `status` is running, finished, failed or interrupted; times are UTC.
+
+    analysed: `utc`, `commit` and `dirty` of a later analysis (harness.reanalyse) that all results come from.
+    """
 
     id: str
     scope: str
@@ -81,6 +84,7 @@ class Record:
     word_errors: dict[str, Any] | None = None
     artifacts: list[str] = field(default_factory=list)
     error: dict[str, Any] | None = None
+    analysed: dict[str, Any] | None = None
     schema_version: int = SCHEMA_VERSION
 
     @property
@@ -106,7 +110,7 @@ class Record:
                 raise UserError(
                     f"{path} has schema {raw['schema_version']}, this harness reads {SCHEMA_VERSION}"
                 )
-            raw.setdefault("word_errors", None)  # which older runs don't have
+            raw = dict.fromkeys(("word_errors", "analysed")) | raw  # which older runs don't have
             return cls(**{f.name: raw[f.name] for f in fields(cls)})
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(f"{path} is not a run's record: {error}") from None

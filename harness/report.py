@@ -95,15 +95,18 @@ def longer(share: float) -> str:
 
 
 def memory_sentence(metrics: Mapping[str, float]) -> str:
-    """What the recording with GPU metrics says about decode steps; empty without one."""
+    """What the recording with GPU metrics says about decoding; empty without one. Where the device repeats
+    the steps by itself, nothing is known of one step."""
     if "decode.dram_gbps" not in metrics:
         return ""
     where = ""
     if METRICS_OVERHEAD in metrics:
         where = f" (a recording of its own, in which a token took {longer(metrics[METRICS_OVERHEAD])})"
+    of_step = metrics.get("decode.bytes_per_step")
+    what = "while decoding" if of_step is None else f"a decode step moves {of_step / 1e6:,.0f} MB;"
     return (
-        f"Memory{where}: a decode step moves {metrics['decode.bytes_per_step'] / 1e6:,.0f} MB; DRAM is at "
-        f"{metrics['decode.dram_gbps']:,.0f} GB/s, {metrics['decode.dram_share']:.1%} of its peak."
+        f"Memory{where}: {what} DRAM is at {metrics['decode.dram_gbps']:,.0f} GB/s, "
+        f"{metrics['decode.dram_share']:.1%} of its peak."
     )
 
 

@@ -34,7 +34,7 @@ def execute(plan: Plan, command: list[str], overrides: list[str], out: Console) 
         gpu = plan.environment["gpu"]
         lock = f"gpu-{gpu['uuid']}" if plan.device == "cuda" else None
         with processes.alone(lock, out) if lock else nullcontext():
-            return _Run(store, Job(plan, _start(plan, store, command, overrides), out)).execute()
+            return Run(store, Job(plan, _start(plan, store, command, overrides), out)).execute()
     finally:
         store.close()
 
@@ -92,7 +92,9 @@ def _start(plan: Plan, store: Store, command: list[str], overrides: list[str]) -
 
 
 @dataclass
-class _Run:
+class Run:
+    """The steps of a run, whose children write into its folder."""
+
     store: Store
     job: Job
 
@@ -108,17 +110,30 @@ class _Run:
             soft_wrap=True,
         )
         try:
-            measured = self._measure()
-            tracing.trace(self.job, measured)
-            self._judge(measured)
-            self._page()
+            self._steps()
             self.record.status = "finished"
         except KeyboardInterrupt:
             self.record.fail(UserError("interrupted", exit_code=ExitCode.INTERRUPTED), "interrupted")
         except Exception as error:
             self.record.fail(self._explain(error))
-        self._finish()
+        self.record.finished_utc = utc_now()
+        self._keep()
         return self.record
+
+    def again(self) -> None:
+        """The steps from what the children left; the record is written if all of them worked."""
+        try:
+            self._steps()
+        except Exception as error:
+            raise self._explain(error) from None
+        self.record.status = "finished"
+        self._keep()
+
+    def _steps(self) -> None:
+        measured = self._measure()
+        tracing.trace(self.job, measured)
+        self._judge(measured)
+        self._page()
 
     def _measure(self) -> dict[str, Any]:
         """The child without a profiler: all latencies and the transcripts come from it."""
@@ -198,9 +213,8 @@ class _Run:
             traceback.print_exception(error, file=log)
         return UserError(f"unexpected {type(error).__name__}: {error}", f"see {self.job.log}", ExitCode.BUG)
 
-    def _finish(self) -> None:
+    def _keep(self) -> None:
         """The record and its row, on the space that was kept for them."""
-        self.record.finished_utc = utc_now()
         drop_ballast(self.folder)
         with suppress(OSError):
             self.report.write(self.folder / "report.txt")

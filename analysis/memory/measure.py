@@ -94,8 +94,9 @@ def memory(trace: Trace, acc: Account) -> Memory:
 
 
 def memory_metrics(measured: Memory) -> dict[str, float]:
-    """Flat numbers for results.db: `decode.dram_gbps`, `decode.dram_share` and `decode.bytes_per_step` from
-    the decode steps, the first two also for the harness's other phases. Absent where not measured."""
+    """Flat numbers for results.db: `<phase>.dram_gbps` and `<phase>.dram_share` of the harness's phases.
+    Those of `decode` are of its steps where they are known, with `decode.bytes_per_step`. Absent where not
+    measured."""
     ours = measured.phases[measured.phases["domain"] == HARNESS_DOMAIN]
     values: dict[str, float] = {}
     for _, row in ours.iterrows():

@@ -1,0 +1,98 @@
+"""`python -m harness.reanalyse`: a run's results made anew from what its children left."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.store import Store
+from tests.harness.cli import call
+
+REANALYSE = [sys.executable, "-m", "harness.reanalyse"]
+
+
+@pytest.fixture
+def run(swept: tuple[Path, subprocess.CompletedProcess[str]], tmp_path: Path) -> Path:
+    """The folder of a finished run that was compared with another; both were moved here."""
+    outputs = shutil.copytree(swept[0] / "outputs", tmp_path / "moved")
+    (folder,) = outputs.glob("fake_two/*")
+    return Path(folder)
+
+
+def reanalysed(*runs: Path) -> subprocess.CompletedProcess[str]:
+    return call([*REANALYSE, *map(str, runs)], runs[0].parent)
+
+
+def record_of(run: Path) -> dict[str, Any]:
+    return json.loads((run / "run.json").read_text())
+
+
+def test_a_run_whose_analysis_failed_becomes_what_it_would_have_been(run: Path) -> None:
+    before, said = record_of(run), (run / "report.txt").read_text()
+    assert before["metrics"] and before["tokens_match"], "there is something to make anew"
+    error = {"message": "a mistake in the analysis", "hint": "", "exit_code": 1}
+    lost = {"metrics": {"ms_per_token": 0.0}, "verdict": [], "tokens_match": None, "artifacts": []}
+    (run / "run.json").write_text(json.dumps(before | lost | {"status": "failed", "error": error}))
+    shutil.rmtree(run / "plots")
+    for name in ("report.txt", "report.html"):
+        (run / name).unlink()
+
+    done = reanalysed(run)
+    assert done.returncode == 0, done.stderr
+    after = record_of(run)
+    assert set(after.pop("analysed")) == {"utc", "commit", "dirty"}
+    before.pop("analysed")
+    assert after == before
+    assert (run / "report.txt").read_text() == said and all(
+        (run / name).exists() for name in after["artifacts"]
+    )
+    assert "Analysed again" in (run / "report.html").read_text()
+    assert str(run / "plots" / "latency.png") in done.stdout
+    store = Store(run.parents[1])
+    (row,) = [row for row in store.runs() if row["id"] == after["id"]]
+    assert (row["status"], row["error"]) == ("finished", None)
+    assert store.metrics(after["id"]) == before["metrics"]
+
+
+def test_what_can_not_be_analysed_stays_as_it_was_and_stops_no_other(run: Path) -> None:
+    (other,) = run.parents[1].glob("fake_one/*")
+    (run / "measure.json").unlink()
+    before = (run / "run.json").read_bytes()
+    done = reanalysed(run, other)
+    assert done.returncode == 7
+    assert f"{run / 'measure.json'} is not there: the run ended before it (measuring)" in done.stderr
+    assert (run / "run.json").read_bytes() == before and record_of(other)["analysed"]
+
+
+def test_a_recording_that_is_gone(run: Path) -> None:
+    before = record_of(run)
+    traced = {"backend": "nsys", "command": ["nsys", "profile", "python"]}
+    (run / "run.json").write_text(json.dumps(before | {"capture": before["capture"] | traced}))
+    shutil.copy(run / "measure.json", run / "traced.json")
+    done = reanalysed(run)
+    assert done.returncode == 6
+    assert f"{run / 'trace.sqlite'} is not there" in done.stderr and "make the run again" in done.stderr
+
+
+def test_what_is_no_run_of_its_own(run: Path, tmp_path: Path) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert "is not a run's record" in reanalysed(empty).stderr
+    assert not (tmp_path / "results.db").exists(), "no index beside what isn't a run"
+    copied = Path(shutil.copytree(run, tmp_path / "elsewhere" / "copy"))
+    done = reanalysed(copied)
+    assert done.returncode == 2 and "has to lie in a folder of that name" in done.stderr
+    made = record_of(run)
+    alive = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    try:
+        (run / "run.json").write_text(json.dumps(made | {"status": "running", "pid": alive.pid}))
+        assert "is still being made" in reanalysed(run).stderr
+    finally:
+        alive.kill()
+        alive.wait()
