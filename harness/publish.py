@@ -23,7 +23,7 @@ from harness import private
 from harness.details import DETAIL_JSON
 from harness.errors import ExitCode, UserError
 from harness.moved import MEMORY_JSON
-from harness.phases import DECODE, DECODE_STEP
+from harness.phases import DECODE_STEP
 from harness.plan import MEASURE_JSON
 from harness.record import Record
 from harness.results import newest_per_scope
@@ -34,6 +34,7 @@ TEXTS = ("run.json", "config.yaml", MEASURE_JSON, "report.txt")
 SOME_HAVE = (PAGE, DETAIL_JSON, MEMORY_JSON)  # not older runs, nor those without a trace or GPU metrics
 PACKED_TRACE, PACKED_METRICS, PACKED_KERNELS = "trace.sqlite.xz", "metrics.sqlite.xz", "ncu.csv.xz"
 UNTIL = "decode.step:8"  # prefill and a few steps say all that a figure shows
+UNTIL_WITHOUT_STEPS = "decode:1"  # where the device repeats them by itself
 # The more samples, the more kernels are told apart by them; at 100 kHz a step of 10 ms takes 60 kB.
 METRICS_UNTIL, METRICS_UNTIL_IF_SMALL = "decode.step:4", "decode.step:40"
 METRICS_BYTES = 300_000
@@ -118,10 +119,11 @@ def _copy(outputs: Path, run: str, folder: Path) -> None:
     for name in (*TEXTS, *(name for name in SOME_HAVE if (source / name).exists())):
         text = (source / name).read_text(encoding="utf-8")
         (folder / name).write_text(private.without(text, names), encoding="utf-8")
+    stepped = _has_steps(source)
     if trace := record.capture["trace"]:
-        trim(source / trace, folder / PACKED_TRACE, until=_until(source))
+        trim(source / trace, folder / PACKED_TRACE, until=UNTIL if stepped else UNTIL_WITHOUT_STEPS)
     if metrics := record.capture.get("metrics"):  # which older runs don't have, like the next
-        _trim_metrics(source / metrics, folder / PACKED_METRICS)
+        _trim_metrics(source / metrics, folder / PACKED_METRICS, stepped)
     if kernels := record.capture.get("kernels"):
         # Around the table ncu says which processes it saw.
         lines = (source / kernels).read_text(errors="replace").splitlines(keepends=True)
@@ -129,17 +131,18 @@ def _copy(outputs: Path, run: str, folder: Path) -> None:
         (folder / PACKED_KERNELS).write_bytes(lzma.compress(private.without(table, names).encode()))
 
 
-def _until(run: Path) -> str:
-    """The range after which a trace is cut: some decode steps, or the loop where the device repeats them."""
-    phases = json.loads((run / MEASURE_JSON).read_text())["iterations"][0]["phases"]
-    return UNTIL if DECODE_STEP in phases else f"{DECODE}:1"
+def _has_steps(run: Path) -> bool:
+    """Whether the host took part in each decode step."""
+    return DECODE_STEP in json.loads((run / MEASURE_JSON).read_text())["iterations"][0]["phases"]
 
 
-def _trim_metrics(export: Path, out: Path) -> None:
+def _trim_metrics(export: Path, out: Path, stepped: bool) -> None:
     """The start of a recording with GPU metrics; a longer one where steps are short enough for that."""
     from analysis.trim import trim
 
-    trim(export, out, until=METRICS_UNTIL)
+    trim(export, out, until=METRICS_UNTIL if stepped else UNTIL_WITHOUT_STEPS)
+    if not stepped:
+        return
     if out.stat().st_size < METRICS_BYTES / 2:
         longer = out.with_name(f"longer-{out.name}")
         trim(export, longer, until=METRICS_UNTIL_IF_SMALL)
