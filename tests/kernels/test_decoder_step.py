@@ -171,14 +171,15 @@ def test_it_is_as_exact_as_torch_in_half(shape: dict[str, int], pair: Callable[.
 def test_several_queries_give_what_one_after_the_other_gives(
     shape: dict[str, int], how: str, queries: int, pair: Callable[..., Pair]
 ) -> None:
-    """But for some keys and values that sums in another order round to the neighbouring half."""
+    """But for some keys and values that sums in another order round to the neighbouring half: 1.2e-4 was
+    seen on an H200, where float16 itself is off by 2e-3."""
     both = pair(shape, how)
     for first in (0, 1, 7, 30, Pair.LENGTH - queries):
         for place in range(first):  # what stands before them
             both.fused.logits(both.history, both.places(place, 1))
         single = [both.fused.logits(both.history, both.places(first + q, 1)).clone() for q in range(queries)]
         together = both.fused.logits(both.history, both.places(first, queries))
-        assert error(together, torch.cat(single)) < 1e-4
+        assert error(together, torch.cat(single)) < 3e-4
 
 
 @pytest.mark.gpu
