@@ -21,6 +21,7 @@ from harness.store import NAME, Store
 from harness.verdict import shown
 
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
+WORDS, VERDICT = "WER (CER)", "hypothesis"
 HEADER = (
     "scope",
     "ms per token (p25–p75)",
@@ -30,10 +31,11 @@ HEADER = (
     "median gap, µs",
     "kernels per token",
     "profiler's cost",
-    "WER (CER)",
+    WORDS,
     "tokens",
+    VERDICT,
 )
-OPTIONAL = ("WER (CER)",)  # left out where no run has such a number: random weights give no words
+OPTIONAL = (WORDS, VERDICT)  # left out where no run has one: random weights give no words
 ABSENT = "–"
 
 
@@ -58,7 +60,7 @@ def list_runs(arguments: argparse.Namespace) -> int:
         words = _words(store.metrics(run["id"]))
         rows.append([run["id"], run["status"], run["model"], run["device"], code, words, run["error"] or ""])
     store.close()
-    header, rows = without_empty(("run", "status", "model", "device", "code", *OPTIONAL, "error"), rows)
+    header, rows = without_empty(("run", "status", "model", "device", "code", WORDS, "error"), rows)
     table = Table(*header, box=SIMPLE)
     for row in rows:
         table.add_row(*row)
@@ -142,9 +144,10 @@ def table_row(run: dict[str, Any], metrics: dict[str, float]) -> list[str]:
         cell("decode.idle_share", "{:.1%}".format),
         cell("gap_median_us", "{:.1f}".format),
         cell("kernels_per_token", "{:.0f}".format),
-        cell("profiling_overhead", "{:+.0%}".format),
+        cell("profiling_overhead", lambda share: f"{round(share, 2) + 0.0:+.0%}"),  # no -0%
         _words(metrics),
         tokens_in_words(json.loads(run["tokens_match"] or "null")),
+        _outcome(json.loads(run["verdict"] or "[]")),
     ]
 
 
@@ -162,6 +165,16 @@ def _words(metrics: dict[str, float]) -> str:
         return ABSENT
     wer, cer = (shown(name, metrics[name]) for name in ERROR_RATES)
     return f"{wer} ({cer})"
+
+
+def _outcome(verdict: Sequence[dict[str, Any]]) -> str:
+    """Whether all that a scope's hypothesis expects came true, or what did not."""
+    failed = [row["metric"] for row in verdict if row["held"] is False]
+    if failed:
+        return f"did not hold: {', '.join(failed)}"
+    if any(row["held"] is None for row in verdict):
+        return "undecided"
+    return "held" if verdict else ABSENT
 
 
 def without_empty(

@@ -60,8 +60,18 @@ def _add_word_errors(db: Database) -> None:
         db.execute("alter table runs add column word_errors text")
 
 
+def _add_verdict(db: Database) -> None:
+    if "verdict" not in db["runs"].columns_dict:
+        db.execute("alter table runs add column verdict text")
+
+
 # The database's version is the number of these that it has seen. Only ever append.
-MIGRATIONS: tuple[Callable[[Database], None], ...] = (_create_tables, _add_dirty, _add_word_errors)
+MIGRATIONS: tuple[Callable[[Database], None], ...] = (
+    _create_tables,
+    _add_dirty,
+    _add_word_errors,
+    _add_verdict,
+)
 
 
 class Store:
@@ -206,6 +216,7 @@ def row_of(record: Record) -> dict[str, Any]:
         "inputs": record.inputs,
         "tokens_match": json.dumps(record.tokens_match) if record.tokens_match else None,
         "word_errors": json.dumps(record.word_errors) if record.word_errors else None,
+        "verdict": json.dumps(record.verdict) if record.verdict else None,
         "error": record.error["message"] if record.error else None,
     }
 

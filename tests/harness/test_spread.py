@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 
 import pytest
 from rich.console import Console
@@ -25,6 +26,22 @@ def test_an_unstable_median_is_marked_in_the_report(limits: dict[str, float], re
 
 
 def test_an_unstable_median_is_marked_in_the_table_of_scopes() -> None:
-    run = {"scope": "flash", "tokens_match": None}
+    run = {"scope": "flash", "tokens_match": None, "verdict": None}
     assert table_row(run, QUARTILES | KNOWN)[1] == "7.000 (6.500–7.500)"
     assert table_row(run, QUARTILES | VAGUE)[1] == "7.000 (6.500–7.500), unstable ±7.1%"
+
+
+@pytest.mark.parametrize(
+    ("held", "said"),
+    [
+        ([True, True], "held"),
+        ([True, None], "undecided"),
+        ([True, False, None], "did not hold: b"),
+        ([], "–"),
+    ],
+)
+def test_the_table_of_scopes_says_what_did_not_hold(held: list[bool | None], said: str) -> None:
+    verdict = [{"metric": name, "held": one} for name, one in zip("abc", held, strict=False)]
+    run = {"scope": "flash", "tokens_match": None, "verdict": json.dumps(verdict)}
+    assert table_row(run, {"profiling_overhead": -0.001})[-1] == said
+    assert "+0%" in table_row(run, {"profiling_overhead": -0.001})
