@@ -43,6 +43,9 @@ def ladder(rows: pd.DataFrame, stamp: Stamp) -> Figure:
     subtitle = (
         "Latency without a profiler (median, 25th–75th percentile); idle time and kernels from the trace"
     )
+    whole = rows["kernels_per_token"].isna() & rows["idle_share"].notna()  # graphs were traced as one piece
+    if whole.any():
+        subtitle += ". Whole graph: traced as one piece, gaps inside count as busy"
     causes = [cause for cause in CAUSES if rows.get(f"{cause}_share", pd.Series(dtype=float)).gt(0).any()]
     bars_in, legend_in = 1.3 + 0.52 * max(len(rows), 2), 0.3 + 0.2 * -(-len(causes) // _LEGEND_COLUMNS)
     height = 1.3 + bars_in + (legend_in if causes else 0)
@@ -62,7 +65,10 @@ def ladder(rows: pd.DataFrame, stamp: Stamp) -> Figure:
     _bars(
         idle,
         numbers["idle_share"],
-        [f"{v:.0%}" for v in numbers["idle_share"]],
+        [
+            f"{share:.0%}{' (whole graph)' if one_piece else ''}"
+            for share, one_piece in zip(numbers["idle_share"], whole, strict=True)
+        ],
         CAUSE_COLOUR["host"],
         "GPU idle in decode",
     )

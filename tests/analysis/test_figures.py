@@ -103,6 +103,13 @@ def test_what_was_not_captured_is_said_and_not_drawn_as_zero() -> None:
     assert texts(plots.ladder(scopes(), STAMP)).count("not captured") == 2
 
 
+def test_a_graph_that_was_traced_as_one_piece_is_no_graph_without_gaps() -> None:
+    rows = scopes().assign(kernels_per_token=[336, np.nan, np.nan])
+    shown = texts(plots.ladder(rows, STAMP))
+    assert "12% (whole graph)" in shown and any("gaps inside count as busy" in text for text in shown)
+    assert "12%" in texts(plots.ladder(scopes(), STAMP))
+
+
 def bars(axes: Axes, colour: str) -> list[Rectangle]:
     found = [patch for patch in axes.patches if isinstance(patch, Rectangle)]
     return [bar for bar in found if to_hex(bar.get_facecolor()) == colour.lower()]

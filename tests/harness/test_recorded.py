@@ -7,10 +7,12 @@ import shutil
 from pathlib import Path
 
 import pytest
+from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from rich.console import Console
 
-from harness import details, page, plan, recorded, run
+from analysis.plots import Stamp
+from harness import details, digest, page, plan, recorded, report, run, usage
 from tests.harness.cli import ROOT
 from tests.harness.test_plan import planned
 
@@ -111,3 +113,28 @@ def test_the_page_sets_the_recorded_reference_beside_it_and_survives_a_damaged_o
     record.tokens_match = {"run": "fake_zero/x", "identical": True, "windows": 1}
     damaged = page.of_run(record, outputs, None, "fake_zero")
     assert "fake_zero is not shown beside it" in damaged.warnings[0] and len(damaged.runs) == 1
+
+
+def published(scope: str) -> recorded.RecordedTrace | None:
+    usage.register_resolvers()
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        return recorded.find(compose("config", overrides=[f"+scope={scope}"]))
+
+
+@pytest.mark.parametrize("scope", [path.stem for path in (ROOT / "conf" / "scope").glob("*.yaml")])
+def test_every_scope_has_a_trace_of_its_own_to_show(scope: str) -> None:
+    found = published(scope)
+    assert found is not None and found.trace.parents[1].name == scope and found.sampled is not None
+
+
+@pytest.mark.parametrize(
+    ("scope", "said"), [("int8", "a decode step moves 1"), ("optimized", "while decoding DRAM")]
+)
+def test_what_is_published_of_a_trace_says_what_memory_did(scope: str, said: str, tmp_path: Path) -> None:
+    found = published(scope)
+    assert found is not None
+    stamp = Stamp("", "", "", profiled=True)
+    known = digest.digest(found.trace, tmp_path, stamp, page.recorded_subject(scope, found))
+    assert said in report.memory_sentence(known.metrics) and "idle_share" in known.metrics
+    kept = found.metrics["decode.dram_gbps"]
+    assert known.metrics["decode.dram_gbps"] == pytest.approx(kept, rel=0.05), "of its first steps"
