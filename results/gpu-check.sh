@@ -4,7 +4,7 @@
 #   tests      the tests marked gpu, and traces of any program                    (3 min on an H200)
 #   calibrate  the gap analysis against gaps that are known                       (1 min)
 #   ladder     all scopes, published to INTO if all of them worked                (10 min)
-#   drafts     speculation with scripted acceptance, and with the bundled pair    (2 min)
+#   drafts     speculation with scripted acceptance, and with the bundled pair    (5 min)
 #   words      all scopes in fp16 on clips that the bundled checkpoint never heard (4 min)
 #   ncu        one decode step by Nsight Compute, and how far the samples agree   (5 min)
 #   kernels    each kernel beside torch and its byte floor, into results/kernels  (3 min)
@@ -55,14 +55,18 @@ ladder() {
 }
 
 drafts() {
-  local acceptance
+  local acceptance scope quiet=(capture=none compare_with=cuda_graphs)
   check "$python" -m harness +scope=cuda_graphs "${common[@]}" capture=none "outputs=$outputs/drafts"
   for acceptance in 0.6 0.8 0.9; do
-    check "$python" -m harness +scope=speculative speculate.how=scripted "speculate.acceptance=$acceptance" \
-      "name=speculative_$acceptance" "${common[@]}" capture=none "outputs=$outputs/drafts"
+    for scope in speculative optimized; do
+      check "$python" -m harness "+scope=$scope" speculate.how=scripted "speculate.acceptance=$acceptance" \
+        "name=${scope}_$acceptance" "${common[@]}" "${quiet[@]}" "outputs=$outputs/drafts"
+    done
   done
   check "$python" -m harness.publish "$outputs/drafts" --into "$into-drafts"
-  check "$python" -m harness -m +scope=cuda_graphs,speculative capture=none "outputs=$outputs/bundled"
+  check "$python" -m harness -m +scope=cuda_graphs,speculative,optimized capture=none "outputs=$outputs/bundled"
+  check "$python" -m harness +scope=optimized speculate.how=draft name=optimized_draft "${quiet[@]}" \
+    "outputs=$outputs/bundled"
   check "$python" -m harness.publish "$outputs/bundled" --into "$into-bundled"
 }
 
