@@ -3,7 +3,7 @@
 # Usage: bash results/gpu-check.sh [PART ...]
 #   tests      the tests marked gpu, and traces of any program                    (3 min on an H200)
 #   calibrate  the gap analysis against gaps that are known                       (1 min)
-#   ladder     all scopes, published to INTO if all of them worked                (10 min)
+#   ladder     all scopes, published to INTO if all of them worked                (14 min)
 #   drafts     speculation with scripted acceptance, and with the bundled pair    (5 min)
 #   words      all scopes in fp16 on clips that the bundled checkpoint never heard (4 min)
 #   ncu        one decode step by Nsight Compute, and how far the samples agree   (5 min)
