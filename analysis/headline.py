@@ -10,8 +10,8 @@ import pandas as pd
 
 from analysis.accounting.account import Account
 from analysis.accounting.causes import CAUSES
-from analysis.accounting.phases import DECODE_STEP, HARNESS_DOMAIN
-from analysis.units import significant
+from analysis.accounting.phases import DECODE, DECODE_STEP, HARNESS_DOMAIN
+from analysis.units import percent, significant
 
 _IS = {
     "host": "is host code between CUDA calls",
@@ -24,13 +24,15 @@ _IS = {
     "profiler": "is the profiler's own overhead",
     "unknown": "has no cause that the trace could tell",
 }
+_WORTH_A_CAUSE = 0.005  # share of idle time below which it doesn't matter what it waits for
 
 
 @dataclass(frozen=True)
 class Focus:
     """The part of a trace that its figures and its headline speak about.
 
-    gaps: rows of `Account.gaps`; cause_ns: its idle time by cause; steps: its decode steps, 0 if it has none.
+    gaps: rows of `Account.gaps`; cause_ns: its idle time by cause; steps: its decode steps, 0 if it has none;
+    whole_graphs: whether CUDA graphs in it were traced as one piece, so that gaps inside them are unknown.
     """
 
     name: str  # "the decode phase", "the traced window"
@@ -39,6 +41,7 @@ class Focus:
     cause_ns: Mapping[str, int]
     kernels: int
     steps: int
+    whole_graphs: bool
 
     @property
     def idle_ns(self) -> int:
@@ -57,17 +60,23 @@ def focus(acc: Account) -> Focus:
     """The harness's decode phase where the trace has one with GPU work, otherwise the whole window."""
     step = acc.phase(DECODE_STEP)
     steps = int(step["count"]) if step is not None and step["work"] > 0 else 0
-    for name in ("decode", DECODE_STEP):
+    for name in (DECODE, DECODE_STEP):
         row = acc.phase(name)
         if row is not None and row["work"] > 0:
             ours = acc.gaps["phase"].astype(object).fillna("")
-            gaps = acc.gaps[(ours == "decode") | ours.str.startswith("decode.")]
-            what = "the decode phase" if name == "decode" else "the decode steps"
-            return Focus(what, gaps, int(row["busy_ns"]), cause_ns(row), int(row["kernels"]), steps)
+            gaps = acc.gaps[(ours == DECODE) | ours.str.startswith("decode.")]
+            what = "the decode phase" if name == DECODE else "the decode steps"
+            whole = bool(_whole_graphs(acc).str.contains(r"(?:^|, )decode(?:$|[.,])").any())
+            kernels = int(row["kernels"])
+            return Focus(what, gaps, int(row["busy_ns"]), cause_ns(row), kernels, steps, whole)
     busy, kernels = int(acc.devices["busy_ns"].sum()), int(acc.devices["kernels"].sum())
-    return Focus(
-        "the traced window", acc.gaps, busy, cause_ns(acc.devices.sum(numeric_only=True)), kernels, 0
-    )
+    causes, whole = cause_ns(acc.devices.sum(numeric_only=True)), len(_whole_graphs(acc)) > 0
+    return Focus("the traced window", acc.gaps, busy, causes, kernels, 0, whole)
+
+
+def _whole_graphs(acc: Account) -> pd.Series:
+    """Of each graph that was traced as one piece, the phases that it was launched in."""
+    return acc.kernels.loc[acc.kernels["kind"] == "graph", "phases"].astype(str)
 
 
 def cause_ns(row: Mapping[Any, Any] | pd.Series) -> dict[str, int]:
@@ -85,19 +94,23 @@ def headline(acc: Account, ms_per_token: float | None = None) -> str:
         ranges = int((acc.phases["domain"] == HARNESS_DOMAIN).sum())
         return f"No GPU work in this trace: {ranges} phases with host time only"
     part = focus(acc)
-    sentence = f"The GPU idles {part.idle_share:.0%} of {part.name}"
-    if part.idle_ns:
+    sentence = f"The GPU idles {percent(part.idle_share)} of {part.name}"
+    if part.whole_graphs:
+        sentence += ", not counting gaps inside its CUDA graphs, which were traced as one piece each"
+    if part.idle_share >= _WORTH_A_CAUSE:
         cause, most = max(part.cause_ns.items(), key=lambda item: item[1])
         share = most / part.idle_ns
         sentence += f": {'nearly all' if share > 0.995 else f'{share:.0%}'} of that {_IS[cause]}"
     if not part.steps:
-        return sentence
+        return (
+            sentence if ms_per_token is None else f"{sentence}; a token takes {significant(ms_per_token)} ms"
+        )
     kernels = part.kernels / part.steps
     if ms_per_token is None:
         time = f" and {significant(part.total_ns / part.steps / 1e6)} ms while traced"
     else:
         time = f", a token {significant(ms_per_token)} ms"
-    noun = "kernel" if round(kernels) == 1 else "kernels"
+    noun = "kernels and graphs" if part.whole_graphs else "kernel" if round(kernels) == 1 else "kernels"
     return f"{sentence}; a decode step takes {kernels:,.0f} {noun}{time}"
 
 

@@ -7,7 +7,7 @@ import pandas as pd
 from analysis.accounting.account import Account
 from analysis.accounting.causes import CAUSE_COLUMNS, CAUSES, HOST_COLUMNS
 from analysis.accounting.kernels import ATTENTION_COLUMNS
-from analysis.accounting.phases import DECODE_STEP, HARNESS_DOMAIN
+from analysis.accounting.phases import DECODE, DECODE_STEP, HARNESS_DOMAIN
 
 
 def metrics(acc: Account) -> dict[str, float]:
@@ -42,7 +42,7 @@ def _attention_metrics(acc: Account) -> dict[str, float]:
     if acc.devices.empty or (acc.kernels["kind"] == "graph").any():
         return {}
     values = _by_backend(acc.devices[ATTENTION_COLUMNS].sum())
-    decode, step = acc.phase("decode"), acc.phase(DECODE_STEP)
+    decode, step = acc.phase(DECODE), acc.phase(DECODE_STEP)
     if decode is not None and decode["work"] > 0:
         values |= {f"decode.{name}": count for name, count in _by_backend(decode[ATTENTION_COLUMNS]).items()}
     if step is not None and step["work"] > 0:

@@ -11,13 +11,12 @@ import pandas as pd
 from analysis.accounting.account import Account
 from analysis.accounting.causes import CAUSE_COLUMNS
 from analysis.accounting.kernels import shorten
-from analysis.accounting.phases import DECODE_STEP, HARNESS_DOMAIN, ITERATION
+from analysis.accounting.phases import DECODE, DECODE_STEP, HARNESS_DOMAIN, ITERATION
 from analysis.engine.compiled import loop_for
 from analysis.engine.grouping import Codes, Groups
 from analysis.engine.intervals import Ints
 from analysis.reading.trace import Trace
 
-DECODE = "decode"
 Unit = tuple[str, str]  # domain and name of the ranges that repeat; WINDOW is all of the trace, once
 WINDOW: Unit = ("", "")
 STEPS: Unit = (HARNESS_DOMAIN, DECODE_STEP)

@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 
 from analysis.accounting.account import Account
-from analysis.accounting.phases import HARNESS_DOMAIN
+from analysis.accounting.phases import DECODE, HARNESS_DOMAIN
 from analysis.reading.trace import Trace
-from analysis.repetitions import DECODE, ITERATIONS, STEPS, Repeats, units
+from analysis.repetitions import ITERATIONS, STEPS, Repeats, units
 from analysis.statistics import Estimate, Sample, estimate, flat, ratio_of
 
 

@@ -65,8 +65,9 @@ class View:
 
 
 def typical_step(trace: Trace, acc: Account) -> View | None:
-    """The decode step of median duration; of other programs, the most frequent range with GPU work; without
-    ranges, a stretch from the middle of the trace. None without GPU work."""
+    """The decode step of median duration, or the iteration where the device repeats the steps by itself; of
+    other programs, the most frequent range with GPU work; without ranges, a stretch from the middle of the
+    trace. None without GPU work."""
     if acc.devices.empty:
         return None
     launch = match_launches(trace.work, trace.api)
@@ -96,9 +97,10 @@ def close_up(view: View) -> View | None:
 
 def _step_ranges(trace: Trace, acc: Account) -> pd.DataFrame:
     """The ranges of the phase whose steps are worth drawing."""
-    phases = acc.phases[(acc.phases["work"] > 0) & (acc.phases["name"] != ITERATION)]
-    ours = phases[(phases["domain"] == HARNESS_DOMAIN) & (phases["name"] == DECODE_STEP)]
-    phases = ours if len(ours) else phases.nlargest(1, "count")
+    phases = acc.phases[acc.phases["work"] > 0]
+    ours = phases[phases["domain"] == HARNESS_DOMAIN]
+    known = (ours[ours["name"] == name] for name in (DECODE_STEP, ITERATION))
+    phases = next((found for found in known if len(found)), phases.nlargest(1, "count"))
     if phases.empty:
         return trace.ranges.iloc[:0]
     wanted = phases.iloc[0]
@@ -128,7 +130,8 @@ def _view_of(
     lead = first - int(step["end_ns"])
     start = int(step["start_ns"]) if lead <= 0 else first - (last - first) // 20
     end = max(last, int(step["end_ns"])) if lead <= 0 else last
-    name = f"One {step['name']}" if step["name"] != DECODE_STEP else "One decode step"
+    called = {DECODE_STEP: "decode step", ITERATION: "iteration"}
+    name = f"One {called.get(step['name'], step['name'])}"
     return _build(trace, acc, launch, own, name, among, (start, end), max(lead, 0))
 
 

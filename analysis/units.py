@@ -15,3 +15,10 @@ def significant(value: float, digits: int = 3) -> str:
     """A number with this many digits, whole digits kept: 6.91, 746, 12,294, and 0.93 for less than 1."""
     whole = len(str(int(value))) if value >= 1 else 1
     return f"{value:,.{max(digits - whole, 0)}f}"
+
+
+def percent(share: float) -> str:
+    """A share in per cent, with a decimal below 2%: 0.0042 is "0.4%", 0.127 "13%"; never 0 if it is more."""
+    if 0 < share < 0.0005:
+        return "<0.1%"
+    return f"{share:.0%}" if share >= 0.02 or share == 0 else f"{share:.1%}"

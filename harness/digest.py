@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from harness import moved
 from harness.errors import ExitCode, UserError
 from harness.metrics import ERROR_RATES, FLOOR_MS, FLOOR_RATIO
-from harness.phases import DECODE_STEP, TOKENS
+from harness.phases import DECODE, DECODE_STEP, TOKENS
 from harness.record import Record, day
 
 PERFETTO_ROWS = 2_000_000  # of a trace that is still written for the viewer without being asked
@@ -90,6 +90,16 @@ def by_token(metrics: dict[str, float], traced: dict[str, Any]) -> dict[str, flo
     return {
         name: value * steps / tokens if "_per_token" in name else value for name, value in metrics.items()
     }
+
+
+def bytes_per_token(metrics: dict[str, float], sampled: dict[str, Any] | None) -> dict[str, float]:
+    """What a decode phase moves as `decode.bytes_per_token`, by the tokens that the sampled child counted;
+    empty where one of the two is unknown."""
+    iterations = sampled["iterations"] if sampled else []
+    phases = sum(len(one["phases"].get(DECODE, ())) for one in iterations)
+    tokens = sum(one.get("counts", {}).get(TOKENS, 0) for one in iterations)
+    moved = metrics.get("decode.bytes_per_phase")
+    return {"decode.bytes_per_token": moved * phases / tokens} if moved and tokens else {}
 
 
 def floor(child: dict[str, Any], gpu: dict[str, Any] | None) -> dict[str, float]:

@@ -18,7 +18,7 @@ _OF_TOKENS = ("tokens", "tokens_per_round", ACCEPTANCE, *ERROR_RATES, AGREEMENT)
 SPEEDUP = "speedup"  # ms_per_token of the run that it is compared with, over its own
 OVERHEAD = "profiling_overhead"
 METRICS_OVERHEAD = "metrics_overhead"
-_OF_METRICS = ("dram_gbps", "dram_share", "bytes_per_step")
+_OF_METRICS = ("dram_gbps", "dram_share", "bytes_per_step", "bytes_per_phase", "bytes_per_token")
 FLOOR_MS, FLOOR_RATIO = "decode.floor_ms", "decode.floor_ratio"
 
 

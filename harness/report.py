@@ -96,14 +96,17 @@ def longer(share: float) -> str:
 
 def memory_sentence(metrics: Mapping[str, float]) -> str:
     """What the recording with GPU metrics says about decoding; empty without one. Where the device repeats
-    the steps by itself, nothing is known of one step."""
+    the steps by itself, nothing is known of one of them, and a token is their mean."""
     if "decode.dram_gbps" not in metrics:
         return ""
     where = ""
     if METRICS_OVERHEAD in metrics:
         where = f" (a recording of its own, in which a token took {longer(metrics[METRICS_OVERHEAD])})"
-    of_step = metrics.get("decode.bytes_per_step")
-    what = "while decoding" if of_step is None else f"a decode step moves {of_step / 1e6:,.0f} MB;"
+    what = "while decoding"
+    for unit, called in (("step", "a decode step"), ("token", "a token")):
+        if moved := metrics.get(f"decode.bytes_per_{unit}"):
+            what = f"{called} moves {moved / 1e6:,.0f} MB;"
+            break
     return (
         f"Memory{where}: {what} DRAM is at {metrics['decode.dram_gbps']:,.0f} GB/s, "
         f"{metrics['decode.dram_share']:.1%} of its peak."

@@ -32,7 +32,7 @@ def trace(job: Job, measured: dict[str, Any]) -> None:
     found = _finish(job, job.plan.capture.finish)
     job.record.capture["trace"] = found.name
     job.record.metrics |= digest.overhead(OVERHEAD, measured, traced)
-    _sample(job, measured)
+    sampled = _sample(job, measured)
     _replay(job)
     if job.plan.device == "cpu":
         job.report.say(tables(digest.host_account(found)))
@@ -42,6 +42,7 @@ def trace(job: Job, measured: dict[str, Any]) -> None:
     stamp = digest.stamp_of(job.record, profiled=True)
     known = digest.digest(found, job.plots, stamp, subject, job.folder / PERFETTO)
     job.record.metrics |= digest.by_token(known.metrics, traced)
+    job.record.metrics |= digest.bytes_per_token(known.metrics, sampled)
     job.report.say(tables(known.account))
     job.report.say_if(report.memory_sentence(job.record.metrics))
     _keep(job, known)
@@ -51,17 +52,19 @@ def trace(job: Job, measured: dict[str, Any]) -> None:
         job.report.say(f"For ui.perfetto.dev: python -m analysis export {found} --perfetto")
 
 
-def _sample(job: Job, measured: dict[str, Any]) -> None:
-    """The child whose memory traffic is sampled; no gaps come from it."""
+def _sample(job: Job, measured: dict[str, Any]) -> dict[str, Any] | None:
+    """The child whose memory traffic is sampled; no gaps come from it. None if there is none."""
     if not (command := job.plan.sample_command(job.folder)):
-        return
+        return None
     job.record.capture["metrics_command"] = command
     try:
         sampled = job.child(command, SAMPLED_JSON, "sampling GPU metrics (nsys)")
         job.record.capture["metrics"] = _finish(job, job.plan.capture.finish_sample).name
         job.record.metrics |= digest.overhead(METRICS_OVERHEAD, measured, sampled)
+        return sampled
     except UserError as error:
         _do_without(job, error, "no GPU metrics, so nothing is known about memory bandwidth")
+        return None
 
 
 def _replay(job: Job) -> None:

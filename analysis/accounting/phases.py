@@ -18,8 +18,7 @@ from analysis.engine.compiled import loop_for
 from analysis.engine.grouping import Codes, picked
 from analysis.engine.intervals import Ints, covered_ns
 
-ITERATION = "iter"
-DECODE_STEP = "decode.step"
+ITERATION, DECODE, DECODE_STEP = "iter", "decode", "decode.step"  # ranges that the harness marks
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,10 @@ import pandas as pd
 
 from analysis.accounting.account import account
 from analysis.accounting.causes import CAUSES
-from analysis.accounting.phases import HARNESS_DOMAIN, ITERATION
+from analysis.accounting.phases import DECODE, HARNESS_DOMAIN, ITERATION
 from analysis.comparison.numbers import Change, of_samples
 from analysis.reading.trace import Trace
-from analysis.repetitions import DECODE, PIECE, STEPS, WINDOW, Repeats, Unit, label, shared_unit
+from analysis.repetitions import PIECE, STEPS, WINDOW, Repeats, Unit, label, shared_unit
 from analysis.statistics import Sample, ratio_of
 
 _PHASES = 12

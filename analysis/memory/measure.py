@@ -10,7 +10,7 @@ from scipy.sparse import csr_matrix, vstack
 
 from analysis.accounting.account import Account
 from analysis.accounting.kernels import shorten
-from analysis.accounting.phases import DECODE_STEP, HARNESS_DOMAIN
+from analysis.accounting.phases import DECODE, DECODE_STEP, HARNESS_DOMAIN
 from analysis.engine.grouping import Groups
 from analysis.engine.intervals import Ints
 from analysis.memory import phases, samples
@@ -95,14 +95,16 @@ def memory(trace: Trace, acc: Account) -> Memory:
 
 def memory_metrics(measured: Memory) -> dict[str, float]:
     """Flat numbers for results.db: `<phase>.dram_gbps` and `<phase>.dram_share` of the harness's phases.
-    Those of `decode` are of its steps where they are known, with `decode.bytes_per_step`. Absent where not
-    measured."""
+    Those of `decode` are of its steps where they are known, with `decode.bytes_per_step`.
+    `decode.bytes_per_phase` is of all of it. Absent where not measured."""
     ours = measured.phases[measured.phases["domain"] == HARNESS_DOMAIN]
     values: dict[str, float] = {}
     for _, row in ours.iterrows():
         if row["name"] != DECODE_STEP:
             values[f"{row['name']}.dram_gbps"] = float(row["dram_gbps"])
             values[f"{row['name']}.dram_share"] = float(row["dram_share"])
+    for _, whole in ours[ours["name"] == DECODE].iterrows():
+        values["decode.bytes_per_phase"] = float(whole["bytes_per_range"])
     for _, step in ours[ours["name"] == DECODE_STEP].iterrows():
         values["decode.dram_gbps"] = float(step["dram_gbps"])
         values["decode.dram_share"] = float(step["dram_share"])

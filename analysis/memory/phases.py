@@ -9,7 +9,7 @@ import pandas as pd
 
 from analysis.accounting.account import Account
 from analysis.accounting.host import match_launches
-from analysis.accounting.phases import DECODE_STEP, HARNESS_DOMAIN
+from analysis.accounting.phases import DECODE, DECODE_STEP, HARNESS_DOMAIN
 from analysis.accounting.stretches import Stretches
 from analysis.engine.intervals import Ints, latest_end_so_far
 from analysis.memory.deconvolve import MIN_SAMPLES
@@ -122,8 +122,8 @@ def phase_table(
 def timeline(
     spans: pd.DataFrame, trace: Trace, traffic: dict[int, Traffic], period_ns: int, peak_gbps: float
 ) -> pd.DataFrame:
-    """A typical decode step: all steps of about the median duration, stretched to it and laid onto one
-    another.
+    """A typical decode step, or decode phase where the device repeats the steps by itself: all of about the
+    median duration, stretched to it and laid onto one another.
 
     Columns: time_us since its first kernel (middle of the bin), dram_read_gbps, dram_write_gbps,
     sm_active_pct, busy_share (of the bin's time), samples (behind the bin). Steps of other programs: their
@@ -131,10 +131,10 @@ def timeline(
     it.
     """
     spans = spans[spans["device"].isin(list(traffic))]
-    ours = (spans["domain"] == HARNESS_DOMAIN) & (spans["name"] == DECODE_STEP)
-    if not ours.any() and len(spans):
-        ours = spans["name"] == spans["name"].astype(str).mode()[0]
-    steps = spans[ours]
+    known = [(spans["domain"] == HARNESS_DOMAIN) & (spans["name"] == name) for name in (DECODE_STEP, DECODE)]
+    if len(spans):
+        known.append(spans["name"] == spans["name"].astype(str).mode()[0])
+    steps = next((spans[ours] for ours in known if ours.any()), spans.iloc[:0])
     if steps.empty:
         return pd.DataFrame(columns=TIMELINE)
     duration = steps["end_ns"] - steps["start_ns"]

@@ -7,10 +7,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.accounting.phases import DECODE_STEP, HARNESS_DOMAIN
+from analysis.accounting.phases import DECODE, DECODE_STEP, HARNESS_DOMAIN
 from analysis.memory import Memory
 from analysis.plots.style import COPY, DEVICE, INK, MUTED, Stamp, empty, framed, styled
-from analysis.units import duration, significant
+from analysis.units import duration, percent, significant
 
 _VISIBLE = 0.2  # traffic that reaches this part of the peak can be drawn on one scale with it
 
@@ -30,32 +30,41 @@ def dram(measured: Memory, stamp: Stamp) -> Figure:
     return figure
 
 
-def _step(measured: Memory) -> pd.Series | None:
-    rows = measured.phases
-    rows = rows[(rows["domain"] == HARNESS_DOMAIN) & (rows["name"] == DECODE_STEP)]
-    return rows.iloc[0] if len(rows) else None
+def _drawn(measured: Memory) -> tuple[str, pd.Series | None]:
+    """What the timeline is of, and its row of the phases; None for another program's range."""
+    ours = measured.phases[measured.phases["domain"] == HARNESS_DOMAIN]
+    for name, called in ((DECODE_STEP, "decode step"), (DECODE, "decode phase")):
+        for _, row in ours[ours["name"] == name].iterrows():
+            return called, row
+    return "typical step", None
 
 
 def _finding(measured: Memory) -> str:
-    row = _step(measured)
+    called, row = _drawn(measured)
     if row is None:
         moved = float(_total(measured.timeline).mean())
-        return f"A typical step moves {significant(moved)} GB/s: {moved / measured.peak_gbps:.0%} of the peak"
-    floor = duration(row["bytes_per_range"] / measured.peak_gbps)
+        return (
+            f"A {called} moves {significant(moved)} GB/s: {percent(moved / measured.peak_gbps)} of the peak"
+        )
+    moved = float(row["bytes_per_range"])
+    size = f"{significant(moved / 1e6)} MB" if moved < 1e10 else f"{significant(moved / 1e9)} GB"
     return (
-        f"A decode step uses {_percent(row['dram_share'])} of the memory's speed: its "
-        f"{significant(row['bytes_per_range'] / 1e6)} MB would take {floor} at the peak"
+        f"A {called} uses {percent(row['dram_share'])} of the memory's speed: its {size} would take "
+        f"{duration(moved / measured.peak_gbps)} at the peak"
     )
 
 
 def _shown(measured: Memory) -> str:
-    step = measured.timeline
+    step, called = measured.timeline, _drawn(measured)[0]
+    length_ns, samples = _length_us(step) * 1e3, float(step["samples"].sum())
+    folded = round(samples * measured.period_ns / length_ns)
+    many = f", the mean of {folded:,} laid onto one another" if folded > 1 else ""
+    mean, highest = (significant(float(found)) for found in (_total(step).mean(), _total(step).max()))
     return (
-        f"DRAM traffic over a typical step of {duration(_length_us(step) * 1e3, 3)}, the mean of many laid "
-        f"onto one another ({step['samples'].median():.0f} samples of {duration(measured.period_ns)} a bin; "
-        f"faster changes are smoothed). Mean {significant(float(_total(step).mean()))} GB/s, highest "
-        f"{significant(float(_total(step).max()))} of {significant(measured.peak_gbps, 4)} GB/s. Sampling "
-        "shortens the gaps: how busy the GPU is without it, gaps.png tells"
+        f"DRAM traffic over a {called} of {duration(length_ns, 3)}{many} ({step['samples'].median():.0f} "
+        f"samples of {duration(measured.period_ns)} a bin; faster changes are smoothed). Mean {mean} GB/s, "
+        f"highest {highest} of {significant(measured.peak_gbps, 4)} GB/s. Sampling changes the gaps: how "
+        "busy the GPU is without it, gaps.png tells"
     )
 
 
@@ -108,7 +117,3 @@ def _total(step: pd.DataFrame) -> pd.Series:
 def _length_us(step: pd.DataFrame) -> float:
     """`time_us` holds the middles of the bins."""
     return float(step["time_us"].iloc[-1] + step["time_us"].iloc[0])
-
-
-def _percent(share: float) -> str:
-    return f"{share:.0%}" if share >= 0.02 else f"{share:.1%}"

@@ -30,6 +30,7 @@ from analysis.plots.style import (
 )
 from analysis.reading.trace import Trace
 from analysis.steps import View, close_up, typical_step
+from analysis.units import percent
 
 _STREAMS = 4  # rows of streams, the busiest
 _BAR = 0.62  # height of a bar; rows are 1 apart
@@ -67,11 +68,10 @@ def timeline(trace: Trace, acc: Account, stamp: Stamp) -> Figure:
 
 
 def _finding(view: View) -> str:
-    kernels = int(view.own["kind"].isin(["kernel", "graph"]).sum())
+    kernels, graphs = (int((view.own["kind"] == kind).sum()) for kind in ("kernel", "graph"))
     idle = view.idle_ns / max(view.span_ns, 1)
-    return (
-        f"{view.name}: {duration(view.span_ns, 3)} for {kernels:,} kernels, the GPU is idle {idle:.0%} of it"
-    )
+    work = f"{kernels:,} kernels" + (f" and {graphs:,} CUDA graphs" if graphs else "")
+    return f"{view.name}: {duration(view.span_ns, 3)} for {work}, the GPU is idle {percent(idle)} of it"
 
 
 def _subtitle(view: View) -> str:

@@ -35,3 +35,11 @@ def graph(recorded: Callable[[str], Path]) -> tuple[Trace, Account]:
     """Twenty replays of a CUDA graph of sixteen kernels, node mode, nsys 2025.3."""
     with Trace.open(recorded("h200_graph")) as trace:
         return trace, account(trace)
+
+
+@pytest.fixture(scope="session")
+def loop() -> tuple[Trace, Account]:
+    """A window of the published run of `optimized`: all steps in one graph launch, traced as one piece."""
+    (path,) = (DATA.parents[1] / "results" / "h200" / "optimized").glob("*/trace.sqlite.xz")
+    with Trace.open(path) as trace:
+        return trace, account(trace)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from itertools import combinations
 from pathlib import Path
@@ -78,7 +79,7 @@ def texts(figure: Figure) -> list[str]:
 
 
 @pytest.mark.parametrize("kind", FIGURES)
-@pytest.mark.parametrize("program", ["eager", "graph"])
+@pytest.mark.parametrize("program", ["eager", "graph", "loop"])
 def test_no_text_is_cut_off(kind: str, program: str, request: pytest.FixtureRequest) -> None:
     figure = FIGURES[kind](*request.getfixturevalue(program))
     canvas = FigureCanvasAgg(figure)
@@ -108,6 +109,12 @@ def test_a_graph_that_was_traced_as_one_piece_is_no_graph_without_gaps() -> None
     shown = texts(plots.ladder(rows, STAMP))
     assert "12% (whole graph)" in shown and any("gaps inside count as busy" in text for text in shown)
     assert "12%" in texts(plots.ladder(scopes(), STAMP))
+
+
+def test_where_the_device_repeats_the_steps_an_iteration_is_drawn(loop: tuple[Trace, Account]) -> None:
+    shown = " ".join(texts(plots.timeline(*loop, STAMP)))
+    said = r"One iteration: [\d.]+ ms for 15 kernels and 3 CUDA graphs, the GPU is idle \d+% of it"
+    assert re.search(said, shown.replace("\n", " "))
 
 
 def bars(axes: Axes, colour: str) -> list[Rectangle]:

@@ -46,3 +46,15 @@ def test_figures_without_metrics_say_what_is_missing(tmp_path: Path) -> None:
         measured = memory(trace, account(trace))
     for figure in (roofline(measured, STAMP), dram(measured, STAMP)):
         assert "--gpu-metrics-devices" in texts(figure).replace("\n", " ")
+
+
+def test_where_the_device_repeats_the_steps_the_decode_phase_is_drawn() -> None:
+    (path,) = (Path(__file__).parents[2] / "results" / "h200" / "optimized").glob("*/metrics.sqlite.xz")
+    with Trace.open(path) as trace:
+        measured = memory(trace, account(trace))
+    values = memory_metrics(measured)
+    assert "decode.bytes_per_step" not in values
+    shown = texts(dram(measured, STAMP)).replace("\n", " ")
+    assert f"A decode phase uses {values['decode.dram_share']:.0%} of the memory's speed" in shown
+    assert f"its {values['decode.bytes_per_phase'] / 1e9:.1f} GB would take" in shown
+    assert "laid onto one another" not in shown, "there is one"

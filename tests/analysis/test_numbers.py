@@ -12,6 +12,7 @@ from analysis import Account, Trace, account
 from analysis.headline import fastest, headline
 from analysis.latency import latency_metrics, steps_ms
 from analysis.metrics import metrics
+from analysis.units import percent
 
 
 def iteration(encode_ms: float, steps_ms: list[float], total_ms: float) -> dict[str, object]:
@@ -117,6 +118,22 @@ def test_the_headline_says_what_dominates(eager: tuple[Trace, Account], graph: t
     assert headline(eager[1], ms_per_token=6.84).endswith(" kernels, a token 6.84 ms")
     assert headline(graph[1]).startswith("The GPU idles 15% of the decode steps: ")
     assert "; a decode step takes 16 kernels and " in headline(graph[1])
+
+
+def test_the_headline_does_not_take_a_whole_graph_for_one_without_gaps(loop: tuple[Trace, Account]) -> None:
+    assert re.fullmatch(
+        r"The GPU idles <?0\.\d% of the decode phase, not counting gaps inside its CUDA graphs, which were "
+        r"traced as one piece each; a token takes 0\.20 ms",
+        headline(loop[1], ms_per_token=0.2006),
+    )
+
+
+@pytest.mark.parametrize(
+    ("share", "said"),
+    [(0, "0%"), (0.0001, "<0.1%"), (0.0042, "0.4%"), (0.0199, "2.0%"), (0.127, "13%"), (1, "100%")],
+)
+def test_a_small_share_is_not_rounded_to_nothing(share: float, said: str) -> None:
+    assert percent(share) == said
 
 
 def test_the_fastest_is_named_with_its_distance_from_the_first() -> None:
