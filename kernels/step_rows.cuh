@@ -2,6 +2,10 @@
 #pragma once
 #include "step_layout.cuh"
 
+// Three loops still compute the index q of their query, which is 0, over arrays of one: nvcc computes it, too, so that
+// the code without it is another one, which has to be measured.
+static_assert(kQueries == 1, "several queries have headers of their own");
+
 __device__ __forceinline__ void unpack(uint4 packed, float (&value)[8]) {
   const __half2* halves = reinterpret_cast<const __half2*>(&packed);
 #pragma unroll
@@ -24,22 +28,22 @@ __device__ __forceinline__ void unpack(uint2 packed, float (&value)[8]) {
   unpack(packed.y, value + 4);
 }
 
-// One product of a row with a query, in one lane.
+// The product of one row with x, in one lane.
 struct Product {
-  int row, query;  // row == the number of rows: none
-  int copy;        // kCopies lanes hold the same product; which of them this is
+  int row;   // == the number of rows: none
+  int copy;  // kCopies lanes hold the same product; which of them this is
   float value;
 };
 
 template <int kRows>
 struct Products {
-  static constexpr int kValues = power_of_two(kRows * kQueries), kCopies = 32 / kValues;
+  static constexpr int kValues = power_of_two(kRows), kCopies = 32 / kValues;
   static_assert(1 <= kCopies, "one value a lane");
 };
 
-// kRows rows of a matrix in shared memory times every query, by one warp.
+// kRows rows of a matrix in shared memory times x, by one warp.
 template <int kRows>
-__device__ __forceinline__ Product rows_times_x(const Weight (*rows)[kD], const float (*x)[kD]) {
+__device__ __forceinline__ Product rows_times_x(const Weight (*rows)[kD], const float (&x)[kD]) {
   constexpr int kValues = Products<kRows>::kValues, kCopies = Products<kRows>::kCopies;
   const int lane = threadIdx.x % 32;
   float sum[kValues] = {};
@@ -50,88 +54,73 @@ __device__ __forceinline__ Product rows_times_x(const Weight (*rows)[kD], const 
     float weight[kRows][8];
 #pragma unroll
     for (int r = 0; r < kRows; ++r) unpack(*reinterpret_cast<const Weights8*>(&rows[r][column]), weight[r]);
+    float in[8];
+    *reinterpret_cast<float4*>(in) = *reinterpret_cast<const float4*>(&x[column]);
+    *reinterpret_cast<float4*>(in + 4) = *reinterpret_cast<const float4*>(&x[column + 4]);
 #pragma unroll
-    for (int q = 0; q < kQueries; ++q) {
-      float in[8];
-      *reinterpret_cast<float4*>(in) = *reinterpret_cast<const float4*>(&x[q][column]);
-      *reinterpret_cast<float4*>(in + 4) = *reinterpret_cast<const float4*>(&x[q][column + 4]);
+    for (int r = 0; r < kRows; ++r)
 #pragma unroll
-      for (int r = 0; r < kRows; ++r)
-#pragma unroll
-        for (int i = 0; i < 8; ++i) sum[r * kQueries + q] = fmaf(weight[r][i], in[i], sum[r * kQueries + q]);
-    }
+      for (int i = 0; i < 8; ++i) sum[r] = fmaf(weight[r][i], in[i], sum[r]);
   }
-  const int which = lane / kCopies;
+  const int row = lane / kCopies;
   const float value = device::sums_over_warp<kValues>(sum);
-  return {min(which / kQueries, kRows), which % kQueries, lane % kCopies, value};
+  return {min(row, kRows), lane % kCopies, value};
 }
 
 // What a block needs for a layer norm.
 struct Norm {
-  float moments[kWarps][kQueries][2];  // mean, and sum of squared distances from it, of each warp's part
+  float moments[kWarps][2];  // mean, and sum of squared distances from it, of each warp's part
 };
 
 constexpr int kPerThread = (kD + kThreads - 1) / kThreads;
 
-// Layer norm of each row of raw[q][i] (column threadIdx.x + i * kThreads) into x. Ends with a barrier.
-__device__ __forceinline__ void layer_norm(const float (&raw)[kQueries][kPerThread], const float* scale,
-                                           const float* shift, Norm& shared, float (*x)[kD]) {
+// Layer norm of raw[i] (column threadIdx.x + i * kThreads) into x. Ends with a barrier.
+__device__ __forceinline__ void layer_norm(const float (&raw)[kPerThread], const float* scale, const float* shift,
+                                           Norm& shared, float (&x)[kD]) {
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   // Threads beyond the width have nothing in their last place; all threads of a warp alike.
   const int mine = (kD - warp * 32 + kThreads - 1) / kThreads;
+  float sum = 0.f, squares = 0.f;
 #pragma unroll
-  for (int q = 0; q < kQueries; ++q) {
-    float sum = 0.f, squares = 0.f;
+  for (int i = 0; i < kPerThread; ++i)
+    if (i < mine) sum += raw[i];
+  float mean = device::sum_over_lanes<32>(sum) / (32 * max(mine, 1));
 #pragma unroll
-    for (int i = 0; i < kPerThread; ++i)
-      if (i < mine) sum += raw[q][i];
-    const float mean = device::sum_over_lanes<32>(sum) / (32 * max(mine, 1));
-#pragma unroll
-    for (int i = 0; i < kPerThread; ++i)
-      if (i < mine) squares += (raw[q][i] - mean) * (raw[q][i] - mean);
-    squares = device::sum_over_lanes<32>(squares);
-    if (lane == 0) shared.moments[warp][q][0] = mean, shared.moments[warp][q][1] = squares;
-  }
+  for (int i = 0; i < kPerThread; ++i)
+    if (i < mine) squares += (raw[i] - mean) * (raw[i] - mean);
+  squares = device::sum_over_lanes<32>(squares);
+  if (lane == 0) shared.moments[warp][0] = mean, shared.moments[warp][1] = squares;
   __syncthreads();
-  // Merging parts: Chan, Golub and LeVeque 1983, doi 10.1080/00031305.1983.10483115. Eight lanes a query.
+  // Merging parts: Chan, Golub and LeVeque 1983, doi 10.1080/00031305.1983.10483115. Eight lanes have all of them.
   const float share = 32.f * ((kD - lane % kWarps * 32 + kThreads - 1) / kThreads);
+  const float part = shared.moments[lane % kWarps][0];
+  mean = device::sum_over_lanes<kWarps>(part * share) / kD;
+  const float away = part - mean;
+  squares = device::sum_over_lanes<kWarps>(shared.moments[lane % kWarps][1] + away * away * share);
+  const float inverse = rsqrtf(squares / kD + 1e-5f);
 #pragma unroll
-  for (int q = 0; q < kQueries; ++q) {
-    const float part = shared.moments[lane % kWarps][q][0];
-    const float mean = device::sum_over_lanes<kWarps>(part * share) / kD, away = part - mean;
-    const float squares = device::sum_over_lanes<kWarps>(shared.moments[lane % kWarps][q][1] + away * away * share);
-    const float inverse = rsqrtf(squares / kD + 1e-5f);
-#pragma unroll
-    for (int i = 0; i < kPerThread; ++i) {
-      const int column = threadIdx.x + i * kThreads;
-      if (column < kD) x[q][column] = (raw[q][i] - mean) * inverse * scale[column] + shift[column];
-    }
+  for (int i = 0; i < kPerThread; ++i) {
+    const int column = threadIdx.x + i * kThreads;
+    if (column < kD) x[column] = (raw[i] - mean) * inverse * scale[column] + shift[column];
   }
   __syncthreads();
 }
 
-__device__ __forceinline__ void load_residual(const Fixed* in, float (&raw)[kQueries][kPerThread]) {
-  Fixed loaded[kQueries][kPerThread];  // all on their way before the first is needed
+__device__ __forceinline__ void load_residual(const Fixed* in, float (&raw)[kPerThread]) {
+  Fixed loaded[kPerThread];  // all on their way before the first is needed
 #pragma unroll
-  for (int q = 0; q < kQueries; ++q)
+  for (int i = 0; i < kPerThread; ++i)
+    if (const int column = threadIdx.x + i * kThreads; column < kD) loaded[i] = in[column];
 #pragma unroll
-    for (int i = 0; i < kPerThread; ++i)
-      if (const int column = threadIdx.x + i * kThreads; column < kD) loaded[q][i] = in[q * kD + column];
-#pragma unroll
-  for (int q = 0; q < kQueries; ++q)
-#pragma unroll
-    for (int i = 0; i < kPerThread; ++i)
-      if (threadIdx.x + i * kThreads < kD) raw[q][i] = to_float(loaded[q][i]);
+  for (int i = 0; i < kPerThread; ++i)
+    if (threadIdx.x + i * kThreads < kD) raw[i] = to_float(loaded[i]);
 }
 
 // Keep the slice of the residual that this block adds its results to; ordered by the barriers of layer_norm.
-__device__ __forceinline__ void keep_slice(const float (&raw)[kQueries][kPerThread], int rank,
-                                           float (&carried)[kQueries][kSlice]) {
+__device__ __forceinline__ void keep_slice(const float (&raw)[kPerThread], int rank, float (&carried)[kSlice]) {
 #pragma unroll
-  for (int q = 0; q < kQueries; ++q)
-#pragma unroll
-    for (int i = 0; i < kPerThread; ++i) {
-      const int column = threadIdx.x + i * kThreads;
-      if (column < kD && column / kSlice == rank) carried[q][column % kSlice] = raw[q][i];
-    }
+  for (int i = 0; i < kPerThread; ++i) {
+    const int column = threadIdx.x + i * kThreads;
+    if (column < kD && column / kSlice == rank) carried[column % kSlice] = raw[i];
+  }
 }
