@@ -54,15 +54,25 @@ def check(code: int, what: str) -> None:
         raise RuntimeError(f"{what} failed with CUDA error {code}")
 
 
+def headers() -> list[Path]:
+    """All headers: a source may include any of them."""
+    return sorted(KERNELS.rglob("*.cuh"))
+
+
 @cache
 def _load(source: Path, defines: tuple[tuple[str, int | str], ...], architecture: str) -> ctypes.CDLL:
-    key = hashlib.sha256(repr((defines, architecture, FLAGS, _version(_nvcc()))).encode())
-    for file in [source, *sorted(KERNELS.glob("*.cuh"))]:
-        key.update(file.read_bytes())
-    target = _cache_folder() / f"{source.stem}-{key.hexdigest()[:16]}.so"
+    target = _cache_folder() / f"{source.stem}-{_key(source, defines, architecture)}.so"
     if not target.is_file():
         _compile(source, target, dict(defines), architecture)
     return ctypes.CDLL(str(target))
+
+
+def _key(source: Path, defines: tuple[tuple[str, int | str], ...], architecture: str) -> str:
+    """Of all that the library depends on."""
+    key = hashlib.sha256(repr((defines, architecture, FLAGS, _version(_nvcc()))).encode())
+    for file in [source, *headers()]:
+        key.update(file.read_bytes())
+    return key.hexdigest()[:16]
 
 
 def _compile(source: Path, target: Path, defines: Mapping[str, int | str], architecture: str) -> None:

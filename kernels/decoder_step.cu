@@ -12,15 +12,15 @@
 // - What the heads, or slices of the MLP, add to the residual is summed with integer atomics in fixed point:
 //   in any order the same sum, so the tokens are the same every time.
 // Sums of products are float, whatever the type of the weights. One query is multiplied by plain instructions
-// (step_*.cuh), several by tensor cores (several_*.cuh).
+// (decoder_step/one_*.cuh), several by tensor cores (decoder_step/several_*.cuh).
 #if QUERIES == 1
-#include "step_attention.cuh"
-#include "step_mlp.cuh"
-#include "step_vocabulary.cuh"
+#include "decoder_step/one_attention.cuh"
+#include "decoder_step/one_mlp.cuh"
+#include "decoder_step/one_vocabulary.cuh"
 #else
-#include "several_attention.cuh"
-#include "several_mlp.cuh"
-#include "several_vocabulary.cuh"
+#include "decoder_step/several_attention.cuh"
+#include "decoder_step/several_mlp.cuh"
+#include "decoder_step/several_vocabulary.cuh"
 #endif
 
 template <typename Arguments>

@@ -143,7 +143,7 @@ def _stages(width: int, queries: int, element_bytes: int) -> int:
 
 
 def _attention_tiles(into: Matrix, out: Matrix) -> torch.Tensor:
-    """uint8 [heads, CLUSTER, bytes]: struct Tile of step_layout.cuh for every block."""
+    """uint8 [heads, CLUSTER, bytes]: struct Tile of decoder_step/layout.cuh for every block."""
     width = into.data.shape[1]
     heads, parts = width // HEAD, len(into.data) // width
 
@@ -167,8 +167,8 @@ def _attention_tiles(into: Matrix, out: Matrix) -> torch.Tensor:
 
 
 def _mlp_tiles(into: Matrix, out: Matrix, units: int) -> torch.Tensor:
-    """uint8 [blocks, bytes]: struct MlpTile of step_layout.cuh for every block; units that fill up the last
-    cluster are zero."""
+    """uint8 [blocks, bytes]: struct MlpTile of decoder_step/layout.cuh for every block; units that fill up
+    the last cluster are zero."""
     missing = -len(into.data) % (units * CLUSTER)
 
     def filled(of: torch.Tensor) -> torch.Tensor:

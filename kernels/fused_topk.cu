@@ -17,8 +17,8 @@
 
 #include "device.cuh"
 #include "launch.cuh"
-#include "logit_rows.cuh"
-#include "token_lists.cuh"
+#include "fused_topk/logit_rows.cuh"
+#include "fused_topk/token_lists.cuh"
 
 namespace {
 

@@ -2,7 +2,7 @@
 #pragma once
 #include <type_traits>
 
-#include "step_rows.cuh"
+#include "one_rows.cuh"
 
 __device__ __forceinline__ float embedded(const Tokens& tokens, int64_t position, int column) {
   const int64_t token = tokens.history[position];

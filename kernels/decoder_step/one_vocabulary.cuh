@@ -1,6 +1,6 @@
 // The last norm and the logits of a decode step.
 #pragma once
-#include "step_rows.cuh"
+#include "one_rows.cuh"
 
 constexpr int kVocabRows = 4;  // that a warp takes at a time
 

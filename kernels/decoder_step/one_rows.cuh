@@ -1,6 +1,6 @@
 // One query: rows of weights times x, layer norm.
 #pragma once
-#include "step_layout.cuh"
+#include "layout.cuh"
 
 // Three loops still compute the index q of their query, which is 0, over arrays of one: nvcc computes it, too, so that
 // the code without it is another one, which has to be measured.

@@ -5,7 +5,7 @@
 #include <cmath>
 #include <cstdint>
 
-#include "device.cuh"
+#include "../device.cuh"
 #include "logit_rows.cuh"
 
 namespace {

@@ -6,7 +6,7 @@
 // The 8 columns of the other operand are 8 rows of weights. Rows of queries that there aren't repeat the last one;
 // nobody reads their sums, and no row of a product depends on another.
 #pragma once
-#include "step_layout.cuh"
+#include "layout.cuh"
 
 static_assert(2 <= kQueries && kQueries <= 8, "rows of an operand");
 constexpr int kBlocksAtOnce = 2;  // on a multiprocessor: one begins beside one of the kernel before

@@ -1,6 +1,6 @@
 // The MLP of a decode step.
 #pragma once
-#include "step_rows.cuh"
+#include "one_rows.cuh"
 
 struct alignas(16) MlpMemory {
   MlpTile tile;

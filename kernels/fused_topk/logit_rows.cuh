@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <type_traits>
 
-#include "device.cuh"
+#include "../device.cuh"
 
 namespace {
 

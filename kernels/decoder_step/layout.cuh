@@ -1,6 +1,6 @@
 // What the kernels of a decode step are given: sizes, weights as the host packs them, the residual stream, caches.
 #pragma once
-#include "device.cuh"
+#include "../device.cuh"
 
 using device::kAllLanes;
 
