@@ -1,4 +1,5 @@
-// Self- or cross-attention of a decode step: norm, projections, softmax over the cache, output projection.
+// Self- or cross-attention of a decode step for one query: norm, projections, softmax over the cache, output
+// projection.
 #pragma once
 #include <type_traits>
 
@@ -6,7 +7,7 @@
 
 __device__ __forceinline__ float embedded(const Tokens& tokens, int64_t position, int column) {
   const int64_t token = tokens.history[position];
-  return __half2float(tokens.embedding[token * kD + column]) + __half2float(tokens.places[position * kD + column]);
+  return __half2float(tokens.token_embedding[token * kD + column]) + __half2float(tokens.position_embedding[position * kD + column]);
 }
 
 // A softmax over part of the keys that can be merged with that over others.
@@ -28,8 +29,8 @@ struct alignas(16) AttentionMemory {
   float carried[kSlice];
   Partial of_warp[kWarps][1];
   Partial of_block[kCluster][1];
-  Norm moments;
-  device::CopyBarrier weights, projected, partials;
+  Moments moments;
+  device::Mbarrier weights, projected, partials;
 };
 
 using SelfMemory = AttentionMemory<kSelfRows, share(SELF_LENGTH)>;
@@ -122,11 +123,11 @@ template <bool kCross>
 __global__ void __cluster_dims__(kCluster, 1, 1) __launch_bounds__(kThreads) attention_block(const Attention args) {
   constexpr int kRows = kCross ? kCrossRows : kSelfRows, kRowsPerWarp = kRows / kWarps;
   static_assert(kRows % kWarps == 0, "every warp has as many rows");
-  using Memory = typename std::conditional<kCross, CrossMemory, SelfMemory>::type;
+  using Memory = std::conditional_t<kCross, CrossMemory, SelfMemory>;
   extern __shared__ __align__(128) uint8_t raw_memory[];
   Memory& memory = *reinterpret_cast<Memory*>(raw_memory);
   const int rank = blockIdx.x, head = blockIdx.y, warp = threadIdx.x / 32;
-  const bool is_last = rank == kCluster - 1, is_first_layer = !kCross && args.tokens.embedding != nullptr;
+  const bool is_last = rank == kCluster - 1, is_first_layer = !kCross && args.tokens.token_embedding != nullptr;
   __half* const keys = args.keys + static_cast<int64_t>(head) * args.length * kHead;
   __half* const values = args.values + static_cast<int64_t>(head) * args.length * kHead;
 

@@ -1,4 +1,4 @@
-// The MLP of a decode step.
+// The MLP of a decode step, for one query.
 #pragma once
 #include "one_rows.cuh"
 
@@ -9,8 +9,8 @@ struct alignas(16) MlpMemory {
   float hidden[kUnits];
   float carried[1][kSlice];
   alignas(16) float slices[kCluster][1][kSlice];
-  Norm moments;
-  device::CopyBarrier weights, summands;
+  Moments moments;
+  device::Mbarrier weights, summands;
 };
 
 // kUnits hidden units of the MLP by one block; the blocks of a cluster sum up before they add to the residual.

@@ -67,16 +67,16 @@ __device__ __forceinline__ Product rows_times_x(const Weight (*rows)[kD], const 
   return {min(row, kRows), lane % kCopies, value};
 }
 
-// What a block needs for a layer norm.
-struct Norm {
-  float moments[kWarps][2];  // mean, and sum of squared distances from it, of each warp's part
+// What the warps tell each other for a layer norm.
+struct Moments {
+  float of_warp[kWarps][2];  // mean of its part, and sum of squared distances from it
 };
 
 constexpr int kPerThread = (kD + kThreads - 1) / kThreads;
 
 // Layer norm of raw[i] (column threadIdx.x + i * kThreads) into x. Ends with a barrier.
 __device__ __forceinline__ void layer_norm(const float (&raw)[kPerThread], const float* scale, const float* shift,
-                                           Norm& shared, float (&x)[kD]) {
+                                           Moments& moments, float (&x)[kD]) {
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   // Threads beyond the width have nothing in their last place; all threads of a warp alike.
   const int mine = (kD - warp * 32 + kThreads - 1) / kThreads;
@@ -89,14 +89,14 @@ __device__ __forceinline__ void layer_norm(const float (&raw)[kPerThread], const
   for (int i = 0; i < kPerThread; ++i)
     if (i < mine) squares += (raw[i] - mean) * (raw[i] - mean);
   squares = device::sum_over_lanes<32>(squares);
-  if (lane == 0) shared.moments[warp][0] = mean, shared.moments[warp][1] = squares;
+  if (lane == 0) moments.of_warp[warp][0] = mean, moments.of_warp[warp][1] = squares;
   __syncthreads();
   // Merging parts: Chan, Golub and LeVeque 1983, doi 10.1080/00031305.1983.10483115. Eight lanes have all of them.
   const float share = 32.f * ((kD - lane % kWarps * 32 + kThreads - 1) / kThreads);
-  const float part = shared.moments[lane % kWarps][0];
+  const float part = moments.of_warp[lane % kWarps][0];
   mean = device::sum_over_lanes<kWarps>(part * share) / kD;
   const float away = part - mean;
-  squares = device::sum_over_lanes<kWarps>(shared.moments[lane % kWarps][1] + away * away * share);
+  squares = device::sum_over_lanes<kWarps>(moments.of_warp[lane % kWarps][1] + away * away * share);
   const float inverse = rsqrtf(squares / kD + 1e-5f);
 #pragma unroll
   for (int i = 0; i < kPerThread; ++i) {

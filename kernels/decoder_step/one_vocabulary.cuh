@@ -1,4 +1,4 @@
-// The last norm and the logits of a decode step.
+// The last norm and the logits of a decode step, for one query.
 #pragma once
 #include "one_rows.cuh"
 
@@ -9,9 +9,9 @@ struct alignas(16) VocabularyMemory {
   float norm[2][kD];
   alignas(16) float x[kD];
   alignas(16) float scale[kWarps][kStages][kVocabRows];
-  Norm moments;
-  device::CopyBarrier norm_barrier;
-  device::CopyBarrier barrier[kWarps][kStages];
+  Moments moments;
+  device::Mbarrier norm_barrier;
+  device::Mbarrier barrier[kWarps][kStages];
 };
 
 // Logits of all tokens: warps take turns at kVocabRows rows, each with kStages copies of its own under way.
@@ -26,7 +26,7 @@ __global__ void __launch_bounds__(kThreads) vocabulary(const Vocabulary args) {
     if (piece >= pieces) return;
     const int first = piece * kVocabRows;
     const uint32_t bytes = min(kVocabRows, args.size - first) * kD * sizeof(Weight);
-    device::CopyBarrier& barrier = memory.barrier[warp][stage];
+    device::Mbarrier& barrier = memory.barrier[warp][stage];
     barrier.expect(bytes + (kScaled ? 16 : 0));
     barrier.copy(memory.rows[warp][stage], args.rows + static_cast<int64_t>(first) * kD, bytes);
     if (kScaled) barrier.copy(memory.scale[warp][stage], args.scale + first, 16);
