@@ -65,8 +65,8 @@ def pack(decoder: StaticDecoder) -> Weights:
         layers,
         vocabulary=_matrix(decoder.head).first(decoder.embed.num_embeddings),
         last_norm=_norm(decoder.norm),
-        embedding=decoder.embed.weight.detach(),
-        places=decoder.places,
+        token_embedding=decoder.embed.weight.detach(),
+        position_embedding=decoder.places,
         multiprocessors=torch.cuda.get_device_properties(device).multi_processor_count,
     )
 

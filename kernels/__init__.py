@@ -1,1 +1,2 @@
-"""CUDA kernels: one kernel is its source, its binding as a custom op, its reference and its benchmark."""
+"""CUDA kernels. A kernel is its source, the Python that checks and launches it, and its benchmark; headers
+that only one source includes are in a folder of its name."""

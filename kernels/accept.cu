@@ -67,7 +67,7 @@ __global__ void accept_kernel(const __grid_constant__ State s) {
 }  // namespace
 
 // Returns a cudaError_t.
-extern "C" int accept_drafts(const void* state, int dependent, void* stream) {
+extern "C" int accept_drafts(const void* state, int pdl, void* stream) {
   const State& s = *static_cast<const State*>(state);
-  return launch(accept_kernel, dim3(1), dim3(32 * (s.rows < MAX_WARPS ? s.rows : MAX_WARPS)), stream, dependent, s);
+  return launch(accept_kernel, dim3(1), dim3(32 * (s.rows < MAX_WARPS ? s.rows : MAX_WARPS)), stream, pdl, s);
 }

@@ -1,5 +1,5 @@
 // One decode step of Whisper at batch 1 in 3 kernels a layer: self-attention, cross-attention, MLP; then the
-// vocabulary. Compiled for the shapes of one checkpoint (D_MODEL, HEADS, FFN, ...) and a number of QUERIES.
+// vocabulary. Compiled for the shapes of one checkpoint (D_MODEL, HEADS, MLP_UNITS, ...) and a number of QUERIES.
 //
 // At batch 1 a step is bound by latency, not bytes, so what counts is the number of times that all blocks have to
 // wait for each other. Here that is 3 times a layer:
@@ -12,15 +12,15 @@
 // - What the heads, or slices of the MLP, add to the residual is summed with integer atomics in fixed point:
 //   in any order the same sum, so the tokens are the same every time.
 // Sums of products are float, whatever the type of the weights. One query is multiplied by plain instructions
-// (step_*.cuh), several by tensor cores (several_*.cuh).
+// (decoder_step/one_*.cuh), several by tensor cores (decoder_step/several_*.cuh).
 #if QUERIES == 1
-#include "step_attention.cuh"
-#include "step_mlp.cuh"
-#include "step_vocabulary.cuh"
+#include "decoder_step/one_attention.cuh"
+#include "decoder_step/one_mlp.cuh"
+#include "decoder_step/one_vocabulary.cuh"
 #else
-#include "several_attention.cuh"
-#include "several_mlp.cuh"
-#include "several_vocabulary.cuh"
+#include "decoder_step/several_attention.cuh"
+#include "decoder_step/several_mlp.cuh"
+#include "decoder_step/several_vocabulary.cuh"
 #endif
 
 template <typename Arguments>
@@ -46,7 +46,7 @@ struct Step {
   const float* norms;                                  // [3 * layers + 1][2][kD]: in the order of their use
   __half *self_cache, *cross_cache;                    // [layers][2][HEADS][length][kHead]
   const int64_t *history, *position;
-  const __half *embedding, *places;
+  const __half *token_embedding, *position_embedding;
   const Weight* vocabulary;
   const float* vocabulary_scale;
   Fixed* residual;                                     // [3][kQueries][kD]; zero before the first step
@@ -79,7 +79,8 @@ extern "C" int decoder_step(const Step* step, cudaStream_t stream) {
   };
   for (int layer = 0; layer < step->layers; ++layer) {
     const float* norm = step->norms + layer * 3 * 2 * kD;
-    const Tokens tokens{step->history, step->position, layer == 0 ? step->embedding : nullptr, step->places};
+    const Tokens tokens{step->history, step->position, layer == 0 ? step->token_embedding : nullptr,
+                        step->position_embedding};
     __half* own = step->self_cache + layer * 2 * cache * SELF_LENGTH;
     __half* cross = step->cross_cache + layer * 2 * cache * CROSS_LENGTH;
     const Attention self{next(), step->self_tiles + layer * HEADS * kCluster * sizeof(Tile<kSelfRows>), norm, own,

@@ -25,7 +25,7 @@ SHARED_BYTES = 227 * 1024  # that a block can have on Hopper
 _WARPS = 8
 _WEIGHTS = (
     *("self_tiles", "cross_tiles", "mlp_tiles", "norms"),
-    *("embedding", "places", "vocabulary", "vocabulary_scale"),
+    *("token_embedding", "position_embedding", "vocabulary", "vocabulary_scale"),
 )
 
 
@@ -75,14 +75,16 @@ class Weights:
     norms: torch.Tensor
     vocabulary: torch.Tensor
     vocabulary_scale: torch.Tensor
-    embedding: torch.Tensor
-    places: torch.Tensor
+    token_embedding: torch.Tensor
+    position_embedding: torch.Tensor
 
 
 def obstacle(width: int, heads: int, mlp: int) -> str | None:
     """Why the kernels can't compute a decoder of this shape, or None if they can."""
-    if width != HEAD * heads or width % (16 * CLUSTER):
+    if width != HEAD * heads:
         return f"heads of {width // heads} elements (the kernels take {HEAD}, as every Whisper has)"
+    if width % (16 * CLUSTER):
+        return f"a width of {width} (the kernels take multiples of {16 * CLUSTER})"
     if mlp % _WARPS:
         return f"an MLP of {mlp} units (the kernels take multiples of {_WARPS})"
     return None
@@ -92,14 +94,14 @@ def pack(
     layers: list[Layer],
     vocabulary: Matrix,
     last_norm: torch.Tensor,
-    embedding: torch.Tensor,
-    places: torch.Tensor,
+    token_embedding: torch.Tensor,
+    position_embedding: torch.Tensor,
     multiprocessors: int,
 ) -> Weights:
     """Arrange a decoder's weights for the kernels, on their device.
 
-    vocabulary [V, D] without a bias; last_norm float32 [2, D]; embedding [V, D] and places [P, D] (of the
-    positions) float16.
+    vocabulary [V, D] without a bias; last_norm float32 [2, D]; token_embedding [V, D] and position_embedding
+    [P, D] float16.
     """
     mlp, width = layers[0].mlp_in.data.shape
     units = _units(mlp, width, layers[0].qkv.data.element_size(), multiprocessors)
@@ -108,7 +110,6 @@ def pack(
         shape={
             "D_MODEL": width,
             "HEADS": width // HEAD,
-            "FFN": mlp,
             "CLUSTER": CLUSTER,
             "MLP_UNITS": units,
             "WEIGHT_BYTES": layers[0].qkv.data.element_size(),
@@ -119,8 +120,8 @@ def pack(
         norms=norms,
         vocabulary=vocabulary.data.contiguous(),
         vocabulary_scale=F.pad(vocabulary.scale, (0, -len(vocabulary.scale) % 4)),
-        embedding=embedding.contiguous(),
-        places=places.contiguous(),
+        token_embedding=token_embedding.contiguous(),
+        position_embedding=position_embedding.contiguous(),
     )
 
 
@@ -143,7 +144,7 @@ def _stages(width: int, queries: int, element_bytes: int) -> int:
 
 
 def _attention_tiles(into: Matrix, out: Matrix) -> torch.Tensor:
-    """uint8 [heads, CLUSTER, bytes]: struct Tile of step_layout.cuh for every block."""
+    """uint8 [heads, CLUSTER, bytes]: struct Tile of decoder_step/layout.cuh for every block."""
     width = into.data.shape[1]
     heads, parts = width // HEAD, len(into.data) // width
 
@@ -167,8 +168,8 @@ def _attention_tiles(into: Matrix, out: Matrix) -> torch.Tensor:
 
 
 def _mlp_tiles(into: Matrix, out: Matrix, units: int) -> torch.Tensor:
-    """uint8 [blocks, bytes]: struct MlpTile of step_layout.cuh for every block; units that fill up the last
-    cluster are zero."""
+    """uint8 [blocks, bytes]: struct MlpTile of decoder_step/layout.cuh for every block; units that fill up
+    the last cluster are zero."""
     missing = -len(into.data) % (units * CLUSTER)
 
     def filled(of: torch.Tensor) -> torch.Tensor:
@@ -195,7 +196,8 @@ class _Step(ctypes.Structure):
         *((name, ctypes.c_int32) for name in ("size_of_vocabulary", "overlap")),
         *((name, ctypes.c_void_p) for name in ("self_tiles", "cross_tiles", "mlp_tiles", "norms")),
         *((name, ctypes.c_void_p) for name in ("self_cache", "cross_cache", "history", "position")),
-        *((name, ctypes.c_void_p) for name in ("embedding", "places", "vocabulary", "vocabulary_scale")),
+        *((name, ctypes.c_void_p) for name in ("token_embedding", "position_embedding")),
+        *((name, ctypes.c_void_p) for name in ("vocabulary", "vocabulary_scale")),
         *((name, ctypes.c_void_p) for name in ("residual", "logits")),
     )
 

@@ -17,8 +17,8 @@
 
 #include "device.cuh"
 #include "launch.cuh"
-#include "logit_rows.cuh"
-#include "token_lists.cuh"
+#include "fused_topk/logit_rows.cuh"
+#include "fused_topk/token_lists.cuh"
 
 namespace {
 
@@ -39,7 +39,7 @@ union Part {
 };
 
 // The list of this warp to its part in the first block.
-__device__ void send(const List& list, int k, Part& part, const device::CopyBarrier& all_sent) {
+__device__ void send(const List& list, int k, Part& part, const device::Mbarrier& all_sent) {
   const int lane = threadIdx.x % 32;
   Candidate first{list.sum, 0}, second = list.own;
   if (k > 1) {  // lane m sends the sum or rank 2m - 1, and rank 2m
@@ -83,7 +83,7 @@ __device__ void merge(const Problem& p, int query, int k, int64_t forced, const 
     logsumexp = top + logf(all);  // -inf - inf where nothing is left
   }
 
-  Candidate chosen{-INFINITY, NOBODY};  // in lane r the one of rank r
+  Candidate chosen{-INFINITY, NO_TOKEN};  // in lane r the one of rank r
   for (int rank = 0;;) {
     const bool from_other = other.logit > own.logit || (other.logit == own.logit && other.id < own.id);
     const Candidate mine = from_other ? other : own;
@@ -114,7 +114,7 @@ template <typename T, bool ONE>
 __global__ void __cluster_dims__(CLUSTER, 1, 1) __launch_bounds__(THREADS)
   fused_topk_kernel(const __grid_constant__ Problem p) {
   constexpr int EACH = Span<T>::EACH, COUNT = Span<T>::COUNT;
-  __shared__ device::CopyBarrier all_sent;  // used in the first block alone, like parts
+  __shared__ device::Mbarrier all_sent;  // used in the first block alone, like parts
   __shared__ Part parts[LISTS];
   const int rank = blockIdx.x, query = blockIdx.z * p.queries + blockIdx.y, k = ONE ? 1 : p.k;
   const int warp = __shfl_sync(device::kAllLanes, threadIdx.x / 32, 0);  // so that the compiler knows it is one
@@ -130,11 +130,11 @@ __global__ void __cluster_dims__(CLUSTER, 1, 1) __launch_bounds__(THREADS)
   Rules rules;
   rules.load(p, blockIdx.z, query);
   const bool stamps = p.timestamp_begin >= 0;
-  const int kind = stamps && warp == WARPS - 1 ? STAMP : TEXT;
-  if (kind == STAMP) rules.load_history(p);
+  const int kind = stamps && warp == WARPS - 1 ? TIMESTAMP : TEXT;
+  if (kind == TIMESTAMP) rules.load_history(p);
   // Of tiles one after another each is for another block, so that all have as many.
-  const int step = CLUSTER * (kind == STAMP ? 1 : stamps ? WARPS - 1 : WARPS);
-  const int own = rank + CLUSTER * (kind == STAMP ? 0 : warp);
+  const int step = CLUSTER * (kind == TIMESTAMP ? 1 : stamps ? WARPS - 1 : WARPS);
+  const int own = rank + CLUSTER * (kind == TIMESTAMP ? 0 : warp);
   const Span<T> span(p, query, kind);
   Tile<T> tile;
   tile.load(p, span, own);
@@ -170,10 +170,10 @@ auto kernel_for(int k) {
 }  // namespace
 
 // dtype: 0 float32, 1 float16, 2 bfloat16. Returns a cudaError_t.
-extern "C" int fused_topk(const void* problem, int rows, int dtype, int dependent, void* stream) {
+extern "C" int fused_topk(const void* problem, int rows, int dtype, int pdl, void* stream) {
   const Problem& p = *static_cast<const Problem*>(problem);
   const auto kernel = dtype == 0   ? kernel_for<float>(p.k)
                       : dtype == 1 ? kernel_for<__half>(p.k)
                                    : kernel_for<__nv_bfloat16>(p.k);
-  return launch(kernel, dim3(CLUSTER, p.queries, rows / p.queries), dim3(THREADS), stream, dependent, p);
+  return launch(kernel, dim3(CLUSTER, p.queries, rows / p.queries), dim3(THREADS), stream, pdl, p);
 }

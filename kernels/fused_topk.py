@@ -117,7 +117,7 @@ def _(*arguments: object) -> None:
 
 
 class _Problem(ctypes.Structure):
-    """Problem in fused_topk.cu."""
+    """Problem in fused_topk/logit_rows.cuh."""
 
     _fields_ = (
         *(

@@ -10,12 +10,14 @@
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 
+#include "device.cuh"
+
 namespace {
 
 constexpr int WARP = 32;
 constexpr int TILE = 8;     // rows of weights a warp takes, and the most rows of x
 constexpr int VECTOR = 16;  // weights a lane takes at once
-constexpr int LANES = 4;    // that share a row of weights
+constexpr int LANES_PER_ROW = 4;  // that share a row of weights
 
 struct Problem {
   const void *x, *weights, *scale, *bias;  // bias may be null
@@ -116,19 +118,6 @@ __device__ uint4 load_once(const int8_t* address) {
   return v;
 }
 
-// With programmatic launch: the next kernel may start to load its weights, and x is there only after the wait.
-__device__ void let_next_start() {
-#if __CUDA_ARCH__ >= 900
-  asm volatile("griddepcontrol.launch_dependents;");
-#endif
-}
-
-__device__ void wait_for_previous() {
-#if __CUDA_ARCH__ >= 900
-  asm volatile("griddepcontrol.wait;" ::: "memory");
-#endif
-}
-
 // Warps of the largest block: 20 * 4 steps are K = 5120, the widest layer of Whisper-large, in one go.
 template <int STEPS>
 constexpr int MAX_WARPS = STEPS == 4 ? 20 : 8;
@@ -139,24 +128,24 @@ template <typename T, int STEPS>
 __device__ float2 accumulate(const Problem& problem, int tile, int part, int lane) {
   using In = Input<T>;
   using Format = typename In::Format;
-  const int row = lane / LANES, quarter = lane % LANES, vectors = problem.k / VECTOR;
+  const int row = lane / LANES_PER_ROW, quarter = lane % LANES_PER_ROW, vectors = problem.k / VECTOR;
   const size_t weights_row = min(tile * TILE + row, problem.n - 1);
   const int8_t* weights = static_cast<const int8_t*>(problem.weights) + weights_row * problem.k;
   const T* x = static_cast<const T*>(problem.x) + size_t(row) * problem.k;
   float sums[2][4] = {};  // two chains, for the latency of an instruction
   bool waited = false;
-  for (int first = part * STEPS * LANES; first < vectors; first += problem.split * STEPS * LANES) {
+  for (int first = part * STEPS * LANES_PER_ROW; first < vectors; first += problem.split * STEPS * LANES_PER_ROW) {
     uint4 loaded[STEPS];
 #pragma unroll
     for (int i = 0; i < STEPS; ++i) {
-      const int vector = first + i * LANES + quarter;
+      const int vector = first + i * LANES_PER_ROW + quarter;
       loaded[i] = vector < vectors ? load_once(weights + vector * VECTOR) : make_uint4(0, 0, 0, 0);
     }
-    if (!waited) wait_for_previous();
+    if (!waited) device::wait_for_previous_kernel();  // then x is there, too
     waited = true;
 #pragma unroll
     for (int i = 0; i < STEPS; ++i) {
-      const int vector = first + i * LANES + quarter;
+      const int vector = first + i * LANES_PER_ROW + quarter;
       Fragment input[In::PARTS] = {};
       if (row < problem.rows && vector < vectors) In::load(x + vector * VECTOR, input);
       const Fragment factors = weights_as(loaded[i], Format{});
@@ -184,7 +173,7 @@ __global__ void __launch_bounds__(MAX_WARPS<STEPS>* WARP) int8_gemv_kernel(Probl
   const int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
   const int part = warp % problem.split;
   const int tile = blockIdx.x * (blockDim.x / WARP / problem.split) + warp / problem.split;
-  let_next_start();
+  device::let_next_kernel_begin();  // it may load its weights meanwhile
   float2 sum = accumulate<T, STEPS>(problem, tile, part, lane);
   if (problem.split > 1) {
     if (part > 0) partial[warp * WARP + lane] = sum;
@@ -196,7 +185,7 @@ __global__ void __launch_bounds__(MAX_WARPS<STEPS>* WARP) int8_gemv_kernel(Probl
       sum.y += more.y;
     }
   }
-  const int row = lane / LANES, column = tile * TILE + 2 * (lane % LANES);
+  const int row = lane / LANES_PER_ROW, column = tile * TILE + 2 * (lane % LANES_PER_ROW);
   write<T>(problem, row, column, sum.x);
   write<T>(problem, row, column + 1, sum.y);
 }

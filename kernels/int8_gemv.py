@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from harness.errors import UserError
 from kernels import build
 
-SOURCE = Path(__file__).with_name("int8_gemv.cu")
+SOURCE = Path(__file__).with_suffix(".cu")
 MAX_ROWS = 8  # rows of x in one call of the kernel
 VECTOR = 16  # K is a multiple of it, and bytes that x and w are aligned to
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)  # in the order of the launcher's numbers

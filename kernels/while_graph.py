@@ -5,10 +5,13 @@ from __future__ import annotations
 import ctypes
 import weakref
 from functools import cache
+from pathlib import Path
 
 import torch
 
 from kernels import build
+
+SOURCE = Path(__file__).with_suffix(".cu")
 
 
 class WhileGraph:
@@ -42,4 +45,4 @@ class WhileGraph:
 
 @cache
 def _library() -> ctypes.CDLL:
-    return build.library(build.KERNELS / "while_graph.cu")
+    return build.library(SOURCE)

@@ -69,7 +69,7 @@ def test_every_block_finds_its_weights(width: int, mlp: int, dtype: torch.dtype)
 
 @pytest.mark.parametrize(
     "shape, named",
-    [((64, 2, 256), "heads of 32"), ((256, 4, 350), "350 units")],
+    [((64, 2, 256), "heads of 32"), ((320, 5, 1280), "a width of 320"), ((256, 4, 350), "350 units")],
 )
 def test_what_the_kernels_cannot_do_has_a_reason(shape: tuple[int, int, int], named: str) -> None:
     assert named in (decoder_step.obstacle(*shape) or "")
@@ -81,9 +81,7 @@ def test_every_size_of_whisper_fits_into_a_block(multiprocessors: int, element_b
     for width, heads in [(384, 6), (512, 8), (768, 12), (1024, 16), (1280, 20)]:
         assert decoder_step.obstacle(width, heads, 4 * width) is None
         units = decoder_step._units(4 * width, width, element_bytes, multiprocessors)
-        assert units % 8 == 0 and 8 <= units <= 32, (
-            "a warp has a product of each query and unit for each lane"
-        )
+        assert units % 8 == 0 and 8 <= units <= 32, "a thread has one sum, of a query and a unit"
         assert 2 * units * width * element_bytes < decoder_step.SHARED_BYTES
 
 

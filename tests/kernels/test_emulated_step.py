@@ -120,7 +120,7 @@ MUTANTS = [
     ("none", 1, "base + lane / 8 < count;", "base + lane / 8 <= count;"),
     ("none", 1, "memory.barrier[warp][stage].wait(phase);", ""),
     ("none", 1, "device::wait_for_async_copies();", ""),
-    ("int8", 1, "[row % 4] : 1.f", "[0] : 1.f"),
+    ("int8", 1, "[row % kVocabRows] : 1.f", "[0] : 1.f"),
     ("none", 3, "min(kVocabRows, args.size - first)", "kVocabRows"),
     ("none", 3, "key + 1 < seen", "key < seen"),
     ("none", 3, "stage = 0, phase ^= 1;", "stage = 0;"),

@@ -10,15 +10,15 @@ from pathlib import Path
 import pytest
 
 from harness.errors import UserError
-from kernels import accept, build, decoder_step, fused_topk
+from kernels import accept, build, decoder_step, fused_topk, while_graph
 
 STRICT = ("--compiler-options=-Wall,-Wextra", "-Xptxas=-v,-warn-spills", "--Werror=all-warnings")
-# Of a checkpoint like Whisper-small; FFN is the host's matter.
-SMALL = {"D_MODEL": 768, "HEADS": 12, "FFN": 3072, "CLUSTER": 8, "MLP_UNITS": 24, "VOCAB_STAGES": 2}
+# Of a checkpoint like Whisper-small.
+SMALL = {"D_MODEL": 768, "HEADS": 12, "CLUSTER": 8, "MLP_UNITS": 24, "VOCAB_STAGES": 2}
 SMALL |= {"SELF_LENGTH": 448, "CROSS_LENGTH": 1500}
 STEP = ["decoder_step", "decoder_step_prepare", "decoder_step_size"]
 LOOP = ["while_graph_create", "while_graph_launch", "while_graph_destroy"]
-LARGE = SMALL | {"D_MODEL": 1280, "HEADS": 20, "FFN": 5120}
+LARGE = SMALL | {"D_MODEL": 1280, "HEADS": 20}
 # Source, defines, how many kernels it has, and what is called from Python.
 SOURCES = [
     (fused_topk.SOURCE, {}, 6, ["fused_topk"]),  # for every float type, k = 1 and others
@@ -33,7 +33,7 @@ SOURCES = [
     pytest.param(
         decoder_step.SOURCE, LARGE | {"QUERIES": 8, "WEIGHT_BYTES": 2}, 4, STEP, marks=pytest.mark.slow
     ),
-    (build.KERNELS / "while_graph.cu", {}, 1, LOOP),
+    (while_graph.SOURCE, {}, 1, LOOP),
 ]
 
 

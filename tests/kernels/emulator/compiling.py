@@ -36,9 +36,10 @@ def missing() -> str | None:
 
 @cache
 def library(source: Path, defines: tuple[tuple[str, int | str], ...], edits: Edits) -> ctypes.CDLL:
-    """The .cu file compiled for the CPU. edits: texts that have to be in it or in kernels/*.cuh once
+    """The .cu file compiled for the CPU. edits: texts that have to be in it or in a header once
     translated, and what takes their place. Raises RuntimeError with g++'s words."""
-    texts = {path.name: translated(path) for path in [source, *sorted(build.KERNELS.glob("*.cuh"))]}
+    names = {source: source.name} | {path: str(path.relative_to(build.KERNELS)) for path in build.headers()}
+    texts = {name: translated(path, name) for path, name in names.items()}
     for old, new in edits:
         if not any(old in text for text in texts.values()):
             raise ValueError(f"{old!r} is not in {source.name} or a header")
@@ -52,6 +53,7 @@ def library(source: Path, defines: tuple[tuple[str, int | str], ...], edits: Edi
 
     def compile_all(folder: Path) -> Path:
         for name, text in texts.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_text(text)
         macros = [f"-D{name}={value}" for name, value in defines]
         _gxx(folder, *FLAGS, *KERNEL_FLAGS, *macros, f"-I{HERE}", "-x", "c++", "-c", source.name)

@@ -18,7 +18,7 @@ struct Case {
 
 __device__ void fault_of_a_block(const Case& c) {
   __shared__ __align__(16) float values[THREADS];
-  __shared__ device::CopyBarrier barrier;
+  __shared__ device::Mbarrier barrier;
   const int thread = threadIdx.x;
   switch (c.which) {
     case 0: {  // none
@@ -115,7 +115,7 @@ __global__ void block_kernel(const Case c) { fault_of_a_block(c); }
 // Blocks of a cluster of two.
 __global__ void __cluster_dims__(2, 1, 1) cluster_kernel(const Case c) {
   __shared__ __align__(16) float values[THREADS];
-  __shared__ device::CopyBarrier barrier;
+  __shared__ device::Mbarrier barrier;
   const int thread = threadIdx.x, rank = blockIdx.x;
   const bool waits_for_cluster = c.which != 20, late = c.which == 22;
   const bool ends = c.which == 21 || c.which == 24;

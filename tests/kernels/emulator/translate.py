@@ -13,12 +13,13 @@ _DYNAMIC = re.compile(r"extern __shared__\s+(?:__align__\(\d+\)\s*)?([\w:]+)\s+(
 _CLUSTER = re.compile(r"(__cluster_dims__\((\w+)[^)]*\)[^{};]*\{)")
 
 
-def translated(source: Path) -> str:
-    """The text of a .cu or .cuh file, with the same lines. ValueError for an asm that isn't understood."""
+def translated(source: Path, name: str) -> str:
+    """The text of a .cu or .cuh file, with the same lines and of this name. ValueError for an asm that isn't
+    understood."""
     text = source.read_text()
     text = _DYNAMIC.sub(r"\1* const \2 = static_cast<\1*>(emulator::dynamic_shared_memory());", text)
     text = _CLUSTER.sub(r"\1 emulator::require_cluster(\2);", text)
-    done = [f'#line 1 "{source.name}"\n']
+    done = [f'#line 1 "{name}"\n']
     at = 0
     while match := _ASM.search(text, at):
         end = _closing(text, match.end())

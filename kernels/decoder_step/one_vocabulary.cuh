@@ -1,18 +1,17 @@
-// The last norm and the logits of a decode step.
+// The last norm and the logits of a decode step, for one query.
 #pragma once
-#include "step_rows.cuh"
+#include "one_rows.cuh"
 
-// Rows of the vocabulary that a warp takes at a time; no more than give one value a lane.
-constexpr int kVocabRows = kQueries <= 4 ? 4 : 2;
+constexpr int kVocabRows = 4;  // that a warp takes at a time
 
 struct alignas(16) VocabularyMemory {
   Weight rows[kWarps][kStages][kVocabRows][kD];
   float norm[2][kD];
-  alignas(16) float x[kQueries][kD];
-  alignas(16) float scale[kWarps][kStages][4];
-  Norm moments;
-  device::CopyBarrier norm_barrier;
-  device::CopyBarrier barrier[kWarps][kStages];
+  alignas(16) float x[kD];
+  alignas(16) float scale[kWarps][kStages][kVocabRows];
+  Moments moments;
+  device::Mbarrier norm_barrier;
+  device::Mbarrier barrier[kWarps][kStages];
 };
 
 // Logits of all tokens: warps take turns at kVocabRows rows, each with kStages copies of its own under way.
@@ -27,10 +26,10 @@ __global__ void __launch_bounds__(kThreads) vocabulary(const Vocabulary args) {
     if (piece >= pieces) return;
     const int first = piece * kVocabRows;
     const uint32_t bytes = min(kVocabRows, args.size - first) * kD * sizeof(Weight);
-    device::CopyBarrier& barrier = memory.barrier[warp][stage];
+    device::Mbarrier& barrier = memory.barrier[warp][stage];
     barrier.expect(bytes + (kScaled ? 16 : 0));
     barrier.copy(memory.rows[warp][stage], args.rows + static_cast<int64_t>(first) * kD, bytes);
-    if (kScaled) barrier.copy(memory.scale[warp][stage], args.scale + first / 4 * 4, 16);
+    if (kScaled) barrier.copy(memory.scale[warp][stage], args.scale + first, 16);
   };
   if (threadIdx.x == 0) {
     memory.norm_barrier.init();
@@ -43,7 +42,7 @@ __global__ void __launch_bounds__(kThreads) vocabulary(const Vocabulary args) {
   }
   device::wait_for_previous_kernel();
   device::let_next_kernel_begin();
-  float raw[kQueries][kPerThread];
+  float raw[kPerThread];
   load_residual(args.in, raw);
   __syncthreads();
   memory.norm_barrier.wait(0);
@@ -53,11 +52,11 @@ __global__ void __launch_bounds__(kThreads) vocabulary(const Vocabulary args) {
     memory.barrier[warp][stage].wait(phase);
     const Product product = rows_times_x<kVocabRows>(memory.rows[warp][stage], memory.x);
     const int row = piece * kVocabRows + product.row;
-    const float scale = kScaled ? memory.scale[warp][stage][row % 4] : 1.f;
+    const float scale = kScaled ? memory.scale[warp][stage][row % kVocabRows] : 1.f;
     __syncwarp();
     if (lane == 0) fetch(piece + kStages * turns, stage);
     if (product.copy == 0 && product.row < kVocabRows && row < args.size)
-      args.logits[static_cast<int64_t>(product.query) * args.size + row] = product.value * scale;
+      args.logits[row] = product.value * scale;
     if (++stage == kStages) stage = 0, phase ^= 1;
   }
 }

@@ -13,8 +13,8 @@ struct alignas(16) VocabularyMemory {
   };
   Operand<kD> x;
   Moments moments;
-  device::CopyBarrier norm_barrier;
-  device::CopyBarrier barrier[kStages];
+  device::Mbarrier norm_barrier;
+  device::Mbarrier barrier[kStages];
 };
 
 // Logits of all tokens: blocks take turns at kVocabRows rows, each with kStages copies under way. A warp has its
@@ -28,7 +28,7 @@ __global__ void __launch_bounds__(kThreads, kBlocksAtOnce) vocabulary(const Voca
   auto fetch = [&](int first, int stage) {  // by one warp
     const int rows = min(kVocabRows, args.size - first);
     if (rows <= 0) return;
-    device::CopyBarrier& barrier = memory.barrier[stage];
+    device::Mbarrier& barrier = memory.barrier[stage];
     const uint32_t row_bytes = kD * sizeof(Weight), scale_bytes = kScaled ? (rows + 3) / 4 * 16 : 0;
     if (lane == 0) barrier.expect(rows * row_bytes + scale_bytes);
     __syncwarp();

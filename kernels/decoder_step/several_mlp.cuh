@@ -17,7 +17,7 @@ struct alignas(16) MlpMemory {
   Operand<kUnits> hidden;
   float carried[kQueries][kSlice];
   Moments moments;
-  device::CopyBarrier weights, summands;
+  device::Mbarrier weights, summands;
 };
 
 // 4 columns of weights of two hidden units: pairs of both, a column each.
@@ -48,7 +48,7 @@ __device__ __forceinline__ void send_columns(MlpMemory& memory, const uint4 (&hi
     pairs_of_columns(&memory.out_of[unit][mine], &memory.out_of[unit + 1][mine], low);
     if (step * 16 + 8 < kUnits) pairs_of_columns(&memory.out_of[unit + 8][mine], &memory.out_of[unit + 9][mine], high);
 #pragma unroll
-    for (int i = 0; i < 4; ++i) device::multiply(sum[i], hidden[step], low[i], high[i]);
+    for (int i = 0; i < 4; ++i) device::mma(sum[i], hidden[step], low[i], high[i]);
   }
   const int column = first + lane % 4 * 8, to = column / kSlice;
   if (row_of_lane() < kQueries) {

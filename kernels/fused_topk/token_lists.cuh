@@ -5,7 +5,7 @@
 #include <cmath>
 #include <cstdint>
 
-#include "device.cuh"
+#include "../device.cuh"
 #include "logit_rows.cuh"
 
 namespace {
@@ -15,7 +15,7 @@ struct alignas(8) Candidate {
   float logit;
   int id;
 };
-constexpr int NOBODY = INT_MAX;
+constexpr int NO_TOKEN = INT_MAX;
 
 // exp(logit - top); NaN if both are infinite.
 __device__ float relative(float logit, float top) {
@@ -89,7 +89,7 @@ struct Scored {
 
 // The k best of all that a warp has seen, best first: lane r has the one of rank r. sum: of exp(logit - top) of all.
 struct List {
-  Candidate own{-INFINITY, NOBODY};
+  Candidate own{-INFINITY, NO_TOKEN};
   float top = -INFINITY, sum = 0.0f;
 };
 
@@ -111,7 +111,7 @@ __device__ void collect(Scored<EACH> (&lines)[COUNT], int k, List& list) {
     top = find_top();
     if (top == -INFINITY) return;  // nothing here, and nothing in the list
     sum = 0.0f;
-    id = NOBODY;
+    id = NO_TOKEN;
 #pragma unroll
     for (int g = 0; g < COUNT; ++g) sum += lines[g].sum(top);
     if (ONE) {  // while the exponentials are computed
@@ -138,7 +138,7 @@ __device__ void collect(Scored<EACH> (&lines)[COUNT], int k, List& list) {
 #pragma unroll
     for (int g = 0; g < COUNT; ++g) has[g] = __ballot_sync(device::kAllLanes, lines[g].best == top);
     bool taken = in_list != 0;
-    int id = NOBODY;
+    int id = NO_TOKEN;
     if (taken) {
       id = __shfl_sync(device::kAllLanes, held.id, __ffs(in_list) - 1);
       if (held.id == id) held.logit = -INFINITY;
@@ -146,15 +146,15 @@ __device__ void collect(Scored<EACH> (&lines)[COUNT], int k, List& list) {
 #pragma unroll
     for (int g = 0; g < COUNT; ++g) {
       if (!taken && has[g] != 0) {
-        const int from = __ffs(has[g]) - 1, found = lines[g].find(top, NOBODY);
-        lines[g].remove(lane == from ? found : NOBODY);
+        const int from = __ffs(has[g]) - 1, found = lines[g].find(top, NO_TOKEN);
+        lines[g].remove(lane == from ? found : NO_TOKEN);
         id = __shfl_sync(device::kAllLanes, found, from);
       }
       taken |= has[g] != 0;
     }
     return id;
   };
-  list = {{-INFINITY, NOBODY}, top, sum};
+  list = {{-INFINITY, NO_TOKEN}, top, sum};
   for (int rank = 0;;) {
     id = take(top);
     if (lane == rank) list.own = {top, id};

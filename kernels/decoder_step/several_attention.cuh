@@ -1,5 +1,7 @@
 // Self- or cross-attention of a decode step, for several queries at once.
 #pragma once
+#include <type_traits>
+
 #include "several_norm.cuh"
 #include "several_softmax.cuh"
 
@@ -19,19 +21,11 @@ struct alignas(16) AttentionMemory {
   Operand<kHead> queries, mixed;
   float carried[kQueries][kSlice];
   Moments moments;
-  device::CopyBarrier weights, projected, partials;
+  device::Mbarrier weights, projected, partials;
 };
 
 using SelfMemory = AttentionMemory<kSelfRows, rounded(share(SELF_LENGTH) + kQueries)>;
 using CrossMemory = AttentionMemory<kCrossRows, rounded(share(CROSS_LENGTH))>;
-template <bool kCross>
-struct MemoryOf {
-  using Type = SelfMemory;
-};
-template <>
-struct MemoryOf<true> {
-  using Type = CrossMemory;
-};
 
 // The part of `all` keys that is `rank`'s: each block has as many as the first, but for the last ones.
 __device__ __forceinline__ int count_of(int all, int rank) { return max(0, min(share(all), all - rank * share(all))); }
@@ -145,11 +139,11 @@ __device__ __forceinline__ void add_output(const Memory& memory, const uint4 (&w
 template <bool kCross>
 __global__ void __cluster_dims__(kCluster, 1, 1) __launch_bounds__(kThreads, kBlocksAtOnce) attention_block(const Attention args) {
   constexpr int kRows = kCross ? kCrossRows : kSelfRows;
-  using Memory = typename MemoryOf<kCross>::Type;
+  using Memory = std::conditional_t<kCross, CrossMemory, SelfMemory>;
   extern __shared__ __align__(128) uint8_t raw_memory[];
   Memory& memory = *reinterpret_cast<Memory*>(raw_memory);
   const int rank = blockIdx.x, head = blockIdx.y;
-  const bool own = !kCross && rank == kCluster - 1, is_first_layer = !kCross && args.tokens.embedding != nullptr;
+  const bool own = !kCross && rank == kCluster - 1, is_first_layer = !kCross && args.tokens.token_embedding != nullptr;
   if (threadIdx.x == 0) {
     memory.weights.init();
     memory.projected.init();

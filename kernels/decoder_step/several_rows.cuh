@@ -1,4 +1,4 @@
-// Several queries at once: products by tensor cores, layer norm.
+// Several queries at once: products by tensor cores.
 //
 // An operand of 16 rows has 8 queries twice: rows 0 to 7 are their numbers rounded to half, rows 8 to 15 what the
 // rounding left, as halves too. Together they have 22 bits, and the sum of both results is as exact as one in float
@@ -6,7 +6,7 @@
 // The 8 columns of the other operand are 8 rows of weights. Rows of queries that there aren't repeat the last one;
 // nobody reads their sums, and no row of a product depends on another.
 #pragma once
-#include "step_layout.cuh"
+#include "layout.cuh"
 
 static_assert(2 <= kQueries && kQueries <= 8, "rows of an operand");
 constexpr int kBlocksAtOnce = 2;  // on a multiprocessor: one begins beside one of the kernel before
@@ -70,8 +70,8 @@ __device__ __forceinline__ int query_of_lane() { return min(row_of_lane(), kQuer
 // sides: lane 4g + t has those from 8t on. Two sums, for the latency of an instruction.
 using Sums = float[2][4];
 __device__ __forceinline__ void multiply(Sums& sums, uint4 in, uint4 more, uint4 weights) {
-  device::multiply(sums[0], in, weights.x, weights.y);
-  device::multiply(sums[1], more, weights.z, weights.w);
+  device::mma(sums[0], in, weights.x, weights.y);
+  device::mma(sums[1], more, weights.z, weights.w);
 }
 // Of query row_of_lane(): columns 2t and 2t + 1.
 __device__ __forceinline__ float2 total(const Sums& sums) {
@@ -82,7 +82,7 @@ constexpr int kGap = 32;  // weights between two rows in shared memory, for the 
 
 // Rows that lie together in global memory, copied apart, by a lane of every warp: the instruction takes one at a time.
 template <int kRows, int kStride>
-__device__ __forceinline__ void copy_rows(device::CopyBarrier& barrier, Weight (&to)[kRows][kStride], const void* from) {
+__device__ __forceinline__ void copy_rows(device::Mbarrier& barrier, Weight (&to)[kRows][kStride], const void* from) {
   const Weight* const rows = static_cast<const Weight*>(from);
   if (threadIdx.x % 32 == 0)
     for (int row = threadIdx.x / 32; row < kRows; row += kWarps)

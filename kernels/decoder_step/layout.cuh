@@ -1,6 +1,6 @@
 // What the kernels of a decode step are given: sizes, weights as the host packs them, the residual stream, caches.
 #pragma once
-#include "device.cuh"
+#include "../device.cuh"
 
 using device::kAllLanes;
 
@@ -23,8 +23,8 @@ using Weight = __half;
 using Weights8 = uint4;
 #endif
 
-// The residual stream in fixed point. 2^-32 is far below half's rounding; 2^31 far above half's range. What isn't
-// finite becomes the largest number.
+// The residual stream in fixed point. 2^-32 is far below half's rounding; 2^31 far above half's range. inf and
+// NaN become numbers of the largest magnitude.
 using Fixed = long long;
 constexpr float kFixedOne = 4294967296.f;
 __device__ __forceinline__ Fixed to_fixed(float value) { return __float2ll_rn(value * kFixedOne); }
@@ -48,10 +48,10 @@ __device__ __forceinline__ void clear_slice(Fixed* clear, int rank) {
 
 // The tokens whose logits are wanted, and what the first kernel makes of them.
 struct Tokens {
-  const int64_t* history;   // ids
-  const int64_t* position;  // query q is history[*position + q], at that position
-  const __half* embedding;  // [vocabulary][kD]
-  const __half* places;     // [positions][kD]
+  const int64_t* history;            // ids
+  const int64_t* position;           // query q is history[*position + q], at that position
+  const __half* token_embedding;     // [vocabulary][kD]
+  const __half* position_embedding;  // [positions][kD]
 };
 
 constexpr int bytes_of_tile(int rows) {
@@ -83,7 +83,7 @@ struct Attention {
   __half* keys;            // [HEADS][length][kHead]
   __half* values;
   int length;
-  Tokens tokens;           // embedding: null but for the first layer
+  Tokens tokens;           // token_embedding: null but for the first layer
 };
 
 struct MlpTileEnd {

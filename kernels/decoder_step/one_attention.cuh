@@ -1,12 +1,13 @@
-// Self- or cross-attention of a decode step: norm, projections, softmax over the cache, output projection.
+// Self- or cross-attention of a decode step for one query: norm, projections, softmax over the cache, output
+// projection.
 #pragma once
 #include <type_traits>
 
-#include "step_rows.cuh"
+#include "one_rows.cuh"
 
-__device__ __forceinline__ float embedded(const Tokens& tokens, int64_t first, int q, int column) {
-  const int64_t token = tokens.history[first + q];
-  return __half2float(tokens.embedding[token * kD + column]) + __half2float(tokens.places[(first + q) * kD + column]);
+__device__ __forceinline__ float embedded(const Tokens& tokens, int64_t position, int column) {
+  const int64_t token = tokens.history[position];
+  return __half2float(tokens.token_embedding[token * kD + column]) + __half2float(tokens.position_embedding[position * kD + column]);
 }
 
 // A softmax over part of the keys that can be merged with that over others.
@@ -22,20 +23,20 @@ struct alignas(16) AttentionMemory {
   float norm[2][kD];
   __half keys[kKeys][kHead];
   __half values[kKeys][kHead];
-  alignas(16) float x[kQueries][kD];
-  alignas(16) float fresh[3][kQueries][kHead];  // the queries; in the last block, their own keys and values
-  alignas(16) float mixed[kQueries][kHead];
-  float carried[kQueries][kSlice];
-  Partial of_warp[kWarps][kQueries];
-  Partial of_block[kCluster][kQueries];
-  Norm moments;
-  device::CopyBarrier weights, projected, partials;
+  alignas(16) float x[kD];
+  alignas(16) float fresh[3][kHead];  // the query; in the last block, its own key and value
+  alignas(16) float mixed[1][kHead];
+  float carried[kSlice];
+  Partial of_warp[kWarps][1];
+  Partial of_block[kCluster][1];
+  Moments moments;
+  device::Mbarrier weights, projected, partials;
 };
 
 using SelfMemory = AttentionMemory<kSelfRows, share(SELF_LENGTH)>;
 using CrossMemory = AttentionMemory<kCrossRows, share(CROSS_LENGTH)>;
 
-// A softmax that grows key by key, for one query; 8 of its elements.
+// A softmax that grows key by key; 8 of its elements.
 struct Running {
   float max = -1e30f, sum = 0.f, mixed[8] = {};
 
@@ -60,58 +61,48 @@ __device__ __forceinline__ void load(const float* from, float (&to)[8]) {
   *reinterpret_cast<float4*>(to + 4) = *reinterpret_cast<const float4*>(from + 4);
 }
 
-// Softmax over `count` keys of this block, and with `own` over those of the queries themselves, a query over those
-// before it and its own. 8 lanes a key, 8 elements a lane.
+// Softmax over `count` keys of this block, and with `own` over that of the query itself. 8 lanes a key, 8 elements
+// a lane.
 template <int kKeys>
 __device__ __forceinline__ void attend(const __half (&keys)[kKeys][kHead], const __half (&values)[kKeys][kHead],
-                                       int count, bool own, const float (&fresh)[3][kQueries][kHead],
-                                       Partial (&of_warp)[kWarps][kQueries]) {
+                                       int count, bool own, const float (&fresh)[3][kHead],
+                                       Partial (&of_warp)[kWarps][1]) {
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, column = lane % 8 * 8;
-  float query[kQueries][8], key[8], value[8];
-  Running running[kQueries];
-#pragma unroll
-  for (int q = 0; q < kQueries; ++q) load(&fresh[0][q][column], query[q]);
+  float key[8], value[8], query[8];
+  Running running;
+  load(&fresh[0][column], query);
   // All lanes of a warp take part in its shuffles, so its groups go on until the last of them is done.
   for (int base = warp * 4; base < count; base += kThreads / 8) {
     const bool there = base + lane / 8 < count;
     const int k = there ? base + lane / 8 : base;
     unpack(*reinterpret_cast<const uint4*>(&keys[k][column]), key);
     unpack(*reinterpret_cast<const uint4*>(&values[k][column]), value);
-#pragma unroll
-    for (int q = 0; q < kQueries; ++q)
-      running[q].add(device::sum_over_lanes<8>(dot(key, query[q])), value, there);
+    running.add(device::sum_over_lanes<8>(dot(key, query)), value, there);
   }
-  for (int base = own ? warp * 4 : kQueries; base < kQueries; base += kThreads / 8) {
-    const int k = min(base + lane / 8, kQueries - 1);
-    load(&fresh[1][k][column], key);
-    load(&fresh[2][k][column], value);
-#pragma unroll
-    for (int q = 0; q < kQueries; ++q)
-      running[q].add(device::sum_over_lanes<8>(dot(key, query[q])), value, base + lane / 8 <= q);
+  if (own && warp == 0) {
+    load(&fresh[1][column], key);
+    load(&fresh[2][column], value);
+    running.add(device::sum_over_lanes<8>(dot(key, query)), value, warp * 4 + lane / 8 == 0);  // the first group alone
   }
+  float highest = fmaxf(running.max, __shfl_xor_sync(kAllLanes, running.max, 8));
+  highest = fmaxf(highest, __shfl_xor_sync(kAllLanes, highest, 16));
+  const float weight = __expf(running.max - highest);
+  float total = running.sum * weight;
+  total += __shfl_xor_sync(kAllLanes, total, 8);
+  total += __shfl_xor_sync(kAllLanes, total, 16);
 #pragma unroll
-  for (int q = 0; q < kQueries; ++q) {
-    float highest = fmaxf(running[q].max, __shfl_xor_sync(kAllLanes, running[q].max, 8));
-    highest = fmaxf(highest, __shfl_xor_sync(kAllLanes, highest, 16));
-    const float weight = __expf(running[q].max - highest);
-    float total = running[q].sum * weight;
-    total += __shfl_xor_sync(kAllLanes, total, 8);
-    total += __shfl_xor_sync(kAllLanes, total, 16);
-#pragma unroll
-    for (int i = 0; i < 8; ++i) {
-      float part = running[q].mixed[i] * weight;
-      part += __shfl_xor_sync(kAllLanes, part, 8);
-      part += __shfl_xor_sync(kAllLanes, part, 16);
-      if (lane < 8) of_warp[warp][q].mixed[column + i] = part;
-    }
-    if (lane == 0) of_warp[warp][q].max = highest, of_warp[warp][q].sum = total;
+  for (int i = 0; i < 8; ++i) {
+    float part = running.mixed[i] * weight;
+    part += __shfl_xor_sync(kAllLanes, part, 8);
+    part += __shfl_xor_sync(kAllLanes, part, 16);
+    if (lane < 8) of_warp[warp][0].mixed[column + i] = part;
   }
+  if (lane == 0) of_warp[warp][0].max = highest, of_warp[warp][0].sum = total;
 }
 
 // Four columns of the merged softmax of several parts: its numerator, and by reference the rest.
 template <int kParts>
-__device__ __forceinline__ float4 merged(const Partial (&parts)[kParts][kQueries], int q, int column, float& max,
-                                         float& sum) {
+__device__ __forceinline__ float4 merged(const Partial (&parts)[kParts][1], int q, int column, float& max, float& sum) {
   max = -1e30f, sum = 0.f;
 #pragma unroll
   for (int p = 0; p < kParts; ++p) max = fmaxf(max, parts[p][q].max);
@@ -132,11 +123,11 @@ template <bool kCross>
 __global__ void __cluster_dims__(kCluster, 1, 1) __launch_bounds__(kThreads) attention_block(const Attention args) {
   constexpr int kRows = kCross ? kCrossRows : kSelfRows, kRowsPerWarp = kRows / kWarps;
   static_assert(kRows % kWarps == 0, "every warp has as many rows");
-  using Memory = typename std::conditional<kCross, CrossMemory, SelfMemory>::type;
+  using Memory = std::conditional_t<kCross, CrossMemory, SelfMemory>;
   extern __shared__ __align__(128) uint8_t raw_memory[];
   Memory& memory = *reinterpret_cast<Memory*>(raw_memory);
   const int rank = blockIdx.x, head = blockIdx.y, warp = threadIdx.x / 32;
-  const bool is_last = rank == kCluster - 1, is_first_layer = !kCross && args.tokens.embedding != nullptr;
+  const bool is_last = rank == kCluster - 1, is_first_layer = !kCross && args.tokens.token_embedding != nullptr;
   __half* const keys = args.keys + static_cast<int64_t>(head) * args.length * kHead;
   __half* const values = args.values + static_cast<int64_t>(head) * args.length * kHead;
 
@@ -145,8 +136,8 @@ __global__ void __cluster_dims__(kCluster, 1, 1) __launch_bounds__(kThreads) att
     memory.weights.init();
     memory.projected.init();
     memory.partials.init();
-    const uint32_t vectors = kQueries * kHead * sizeof(float), chunk = kCross ? count * kHead * sizeof(__half) : 0;
-    memory.projected.expect(!kCross && is_last ? 3 * vectors : vectors);
+    const uint32_t vector = kHead * sizeof(float), chunk = kCross ? count * kHead * sizeof(__half) : 0;
+    memory.projected.expect(!kCross && is_last ? 3 * vector : vector);
     memory.partials.expect(sizeof(memory.of_block));
     memory.weights.expect(sizeof(memory.tile) + sizeof(memory.norm) + 2 * chunk);
     memory.weights.copy(&memory.tile, args.tiles + (head * kCluster + rank) * sizeof(memory.tile), sizeof(memory.tile));
@@ -159,7 +150,7 @@ __global__ void __cluster_dims__(kCluster, 1, 1) __launch_bounds__(kThreads) att
   device::cluster_arrive();
 
   int64_t position = 0;
-  auto fetch_cache = [&] {  // the keys before the queries' own, split among the blocks
+  auto fetch_cache = [&] {  // the keys before the query's own, split among the blocks
     // From the L2 cache, where the kernel that wrote it has left it: this one may not have waited yet.
     position = __ldcg(args.tokens.position);
     const int each = share(static_cast<int>(position)), first = rank * each;
@@ -176,13 +167,11 @@ __global__ void __cluster_dims__(kCluster, 1, 1) __launch_bounds__(kThreads) att
   device::let_next_kernel_begin();
   device::cluster_wait();
   if (is_first_layer) fetch_cache();
-  float raw[kQueries][kPerThread];
+  float raw[kPerThread];
   if (is_first_layer) {
 #pragma unroll
-    for (int q = 0; q < kQueries; ++q)
-#pragma unroll
-      for (int i = 0; i < kPerThread; ++i)
-        if (threadIdx.x + i * kThreads < kD) raw[q][i] = embedded(args.tokens, position, q, threadIdx.x + i * kThreads);
+    for (int i = 0; i < kPerThread; ++i)
+      if (threadIdx.x + i * kThreads < kD) raw[i] = embedded(args.tokens, position, threadIdx.x + i * kThreads);
   } else {
     load_residual(args.residual.in, raw);
   }
@@ -191,19 +180,19 @@ __global__ void __cluster_dims__(kCluster, 1, 1) __launch_bounds__(kThreads) att
   memory.weights.wait(0);
   layer_norm(raw, memory.norm[0], memory.norm[1], memory.moments, memory.x);
 
-  // Projections into the head: queries go to all blocks, new keys and values to the last, and into the cache.
+  // Projections into the head: the query goes to all blocks, its key and value to the last, and into the cache.
   const Product product = rows_times_x<kRowsPerWarp>(&memory.tile.into[warp * kRowsPerWarp], memory.x);
   if (product.row < kRowsPerWarp) {
     const int mine = warp * kRowsPerWarp + product.row, part = (rank * kRows + mine) / kHead;
-    const int column = (rank * kRows + mine) % kHead, q = product.query;
+    const int column = (rank * kRows + mine) % kHead;
     const float value = product.value * memory.tile.end.into_scale[mine] + memory.tile.end.into_bias[mine];
     if (part == 0) {
       for (int to = product.copy; to < kCluster; to += Products<kRowsPerWarp>::kCopies)
-        device::send(&memory.fresh[0][q][column], to, value * 0.125f, memory.projected);  // 64^-1/2
+        device::send(&memory.fresh[0][column], to, value * 0.125f, memory.projected);  // 64^-1/2
     } else if (product.copy == 0) {
       const __half rounded = __float2half_rn(value);
-      device::send(&memory.fresh[part][q][column], kCluster - 1, __half2float(rounded), memory.projected);
-      if (position + q < args.length) (part == 1 ? keys : values)[(position + q) * kHead + column] = rounded;
+      device::send(&memory.fresh[part][column], kCluster - 1, __half2float(rounded), memory.projected);
+      if (position < args.length) (part == 1 ? keys : values)[position * kHead + column] = rounded;
     }
   }
   if constexpr (!kCross) {
@@ -214,7 +203,7 @@ __global__ void __cluster_dims__(kCluster, 1, 1) __launch_bounds__(kThreads) att
   attend(memory.keys, memory.values, count, !kCross && is_last, memory.fresh, memory.of_warp);
   __syncthreads();
   constexpr int kFours = kHead / 4;
-  for (int i = threadIdx.x; i < kQueries * kCluster * kFours; i += kThreads) {
+  for (int i = threadIdx.x; i < kCluster * kFours; i += kThreads) {
     const int column = i % kFours * 4, to = i / kFours % kCluster, q = i / kFours / kCluster;
     float max, sum;
     const float4 mixed = merged(memory.of_warp, q, column, max, sum);
@@ -223,7 +212,7 @@ __global__ void __cluster_dims__(kCluster, 1, 1) __launch_bounds__(kThreads) att
     if (column == 0) device::send(reinterpret_cast<float4*>(&mine.max), to, {max, sum}, memory.partials);
   }
   memory.partials.wait(0);
-  for (int i = threadIdx.x; i < kQueries * kFours; i += kThreads) {
+  for (int i = threadIdx.x; i < kFours; i += kThreads) {
     const int column = i % kFours * 4, q = i / kFours;
     float max, sum;
     const float4 mixed = merged(memory.of_block, q, column, max, sum);
@@ -245,17 +234,14 @@ __global__ void __cluster_dims__(kCluster, 1, 1) __launch_bounds__(kThreads) att
   }
   const int turn = lane % 8 / (8 / kValues), row = turn * (kThreads / 8) + warp * 4 + lane / 8;
   const bool adds = lane % (8 / kValues) == 0 && row < kSlice;
+  float mixed[8], sum[kValues] = {};
+  load(&memory.mixed[0][column], mixed);
 #pragma unroll
-  for (int q = 0; q < kQueries; ++q) {
-    float mixed[8], sum[kValues] = {};
-    load(&memory.mixed[q][column], mixed);
-#pragma unroll
-    for (int t = 0; t < kTurns; ++t) sum[t] = dot(weight[t], mixed);
-    float value = device::sums_over_warp<kValues, 4>(sum);
-    if (adds) {
-      value *= memory.tile.end.out_scale[row];
-      if (head == 0) value += memory.tile.end.out_bias[row] + memory.carried[q][row];
-      add(&args.residual.out[q * kD + rank * kSlice + row], to_fixed(value));
-    }
+  for (int t = 0; t < kTurns; ++t) sum[t] = dot(weight[t], mixed);
+  float value = device::sums_over_warp<kValues, 4>(sum);
+  if (adds) {
+    value *= memory.tile.end.out_scale[row];
+    if (head == 0) value += memory.tile.end.out_bias[row] + memory.carried[row];
+    add(&args.residual.out[rank * kSlice + row], to_fixed(value));
   }
 }

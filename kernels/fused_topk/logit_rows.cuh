@@ -5,12 +5,12 @@
 #include <cstdint>
 #include <type_traits>
 
-#include "device.cuh"
+#include "../device.cuh"
 
 namespace {
 
 constexpr int TOKENS = 32;  // a thread holds in registers
-constexpr int TEXT = 0, STAMP = 1;
+constexpr int TEXT = 0, TIMESTAMP = 1;
 constexpr uint8_t NEVER = 1, NOT_FIRST = 2;  // as in logit_rules.py
 
 struct Problem {
@@ -63,7 +63,7 @@ struct Rules {
 
     const int64_t last = at >= start ? said[at] : -1, before = at > start ? said[at - 1] : -1;
     int latest = -1, stamp = 0;  // where the latest timestamp stands, and which
-    if (kind == STAMP) {
+    if (kind == TIMESTAMP) {
       const auto look = [&](int index, int64_t token) {
         if (token < p.timestamp_begin || index < start || index > at) return;
         latest = index;
@@ -106,7 +106,7 @@ struct Span {
     logits = static_cast<const T*>(p.logits) + offset;
     // How many elements the row begins behind a multiple of 16 bytes.
     const int skew = static_cast<int>(reinterpret_cast<uintptr_t>(logits) % 16 / sizeof(T));
-    low = kind == STAMP ? p.timestamp_begin : 0;
+    low = kind == TIMESTAMP ? p.timestamp_begin : 0;
     high = kind == TEXT && p.timestamp_begin >= 0 ? p.timestamp_begin : p.vocabulary;
     const int flagged = min(high, p.vocabulary & -8);  // flags are read in words of 8 bytes
     groups_begin = ((low + skew + EACH - 1) & -EACH) - skew;

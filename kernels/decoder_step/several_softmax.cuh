@@ -89,10 +89,10 @@ __device__ __forceinline__ void attend(Cache<kKeys>& cache, int count, bool own,
     const int row = tile * kKeyTile + lane % 16;
 #pragma unroll
     for (int piece = 0; piece < kHead / 8; piece += 2) {
-      const uint4 values = device::load_transposed(&cache.values[row][place_of(row, piece + lane / 16)]);
+      const uint4 values = device::ldmatrix_transposed(&cache.values[row][place_of(row, piece + lane / 16)]);
       const uint4 in = {weights[0].x, weights[0].y, weights[1].x, weights[1].y};
-      device::multiply(mixed[piece], in, values.x, values.y);
-      device::multiply(mixed[piece + 1], in, values.z, values.w);
+      device::mma(mixed[piece], in, values.x, values.y);
+      device::mma(mixed[piece + 1], in, values.z, values.w);
     }
   }
   sum += __shfl_xor_sync(kAllLanes, sum, 1);

@@ -39,8 +39,8 @@ __device__ __forceinline__ void load_embedded(const Tokens& tokens, int64_t firs
   for (int i = 0; i < kMine; ++i) {
     raw[i] = {};
     if (warp_has_query() && i < chunks_of_warp()) {
-      const float2 a = __half22float2(*reinterpret_cast<const __half2*>(&tokens.embedding[token * kD + column_of(i)]));
-      const float2 b = __half22float2(*reinterpret_cast<const __half2*>(&tokens.places[place * kD + column_of(i)]));
+      const float2 a = __half22float2(*reinterpret_cast<const __half2*>(&tokens.token_embedding[token * kD + column_of(i)]));
+      const float2 b = __half22float2(*reinterpret_cast<const __half2*>(&tokens.position_embedding[place * kD + column_of(i)]));
       raw[i] = {a.x + b.x, a.y + b.y};
     }
   }

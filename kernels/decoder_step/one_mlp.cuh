@@ -1,16 +1,16 @@
-// The MLP of a decode step.
+// The MLP of a decode step, for one query.
 #pragma once
-#include "step_rows.cuh"
+#include "one_rows.cuh"
 
 struct alignas(16) MlpMemory {
   MlpTile tile;
   float norm[2][kD];
-  alignas(16) float x[kQueries][kD];
-  float hidden[kQueries][kUnits];
-  float carried[kQueries][kSlice];
-  alignas(16) float slices[kCluster][kQueries][kSlice];
-  Norm moments;
-  device::CopyBarrier weights, summands;
+  alignas(16) float x[kD];
+  float hidden[kUnits];
+  float carried[1][kSlice];
+  alignas(16) float slices[kCluster][1][kSlice];
+  Moments moments;
+  device::Mbarrier weights, summands;
 };
 
 // kUnits hidden units of the MLP by one block; the blocks of a cluster sum up before they add to the residual.
@@ -31,9 +31,9 @@ __global__ void __cluster_dims__(kCluster, 1, 1) __launch_bounds__(kThreads) mlp
   device::wait_for_previous_kernel();
   device::let_next_kernel_begin();
   device::cluster_wait();
-  float raw[kQueries][kPerThread];
+  float raw[kPerThread];
   load_residual(args.residual.in, raw);
-  if (blockIdx.x < kCluster) keep_slice(raw, rank, memory.carried);
+  if (blockIdx.x < kCluster) keep_slice(raw, rank, memory.carried[0]);
   if (blockIdx.x >= gridDim.x - kCluster) clear_slice(args.residual.clear, rank);
   memory.weights.wait(0);
   layer_norm(raw, memory.norm[0], memory.norm[1], memory.moments, memory.x);
@@ -42,12 +42,12 @@ __global__ void __cluster_dims__(kCluster, 1, 1) __launch_bounds__(kThreads) mlp
   if (product.row < kRowsPerWarp && product.copy == 0) {
     const int unit = warp * kRowsPerWarp + product.row;
     const float value = product.value * memory.tile.end.into_scale[unit] + memory.tile.end.into_bias[unit];
-    memory.hidden[product.query][unit] = 0.5f * value * (1.f + erff(value * 0.70710678f));  // GELU
+    memory.hidden[unit] = 0.5f * value * (1.f + erff(value * 0.70710678f));  // GELU
   }
   __syncthreads();
   // Four columns a thread: what the units add to the residual goes to the block that owns the columns.
   for (int column = threadIdx.x * 4; column < kD; column += kThreads * 4) {
-    float out[kQueries][4] = {};
+    float out[4] = {};
 #pragma unroll
     for (int unit = 0; unit < kUnits; ++unit) {
       float weight[4];
@@ -60,17 +60,13 @@ __global__ void __cluster_dims__(kCluster, 1, 1) __launch_bounds__(kThreads) mlp
       weight[0] = low.x, weight[1] = low.y, weight[2] = high.x, weight[3] = high.y;
 #endif
 #pragma unroll
-      for (int q = 0; q < kQueries; ++q)
-#pragma unroll
-        for (int i = 0; i < 4; ++i) out[q][i] = fmaf(weight[i], memory.hidden[q][unit], out[q][i]);
+      for (int i = 0; i < 4; ++i) out[i] = fmaf(weight[i], memory.hidden[unit], out[i]);
     }
-#pragma unroll
-    for (int q = 0; q < kQueries; ++q)
-      device::send(reinterpret_cast<float4*>(&memory.slices[rank][q][column % kSlice]), column / kSlice,
-                   {out[q][0], out[q][1], out[q][2], out[q][3]}, memory.summands);
+    device::send(reinterpret_cast<float4*>(&memory.slices[rank][0][column % kSlice]), column / kSlice,
+                 {out[0], out[1], out[2], out[3]}, memory.summands);
   }
   memory.summands.wait(0);
-  for (int i = threadIdx.x; i < kQueries * kSlice; i += kThreads) {
+  for (int i = threadIdx.x; i < kSlice; i += kThreads) {
     const int q = i / kSlice, column = i % kSlice;
     float value = 0.f;
 #pragma unroll
