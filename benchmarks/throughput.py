@@ -39,7 +39,7 @@ from experiments.options import Options
 from experiments.transcribe.command_line import check_writable, guarded
 from experiments.transcribe.decoding import Window, WindowDecoder
 from experiments.transcribe.joined import held_out, join
-from experiments.transcribe.long_form import Listening, Pcm
+from experiments.transcribe.long_form import Pcm, StretchDecoding
 from experiments.transcribe.pipeline import Pipeline
 from experiments.transcribe.together import Task, together
 from experiments.transcribe.transcriber import SCOPE, configuration, load_model
@@ -94,7 +94,7 @@ def measure(options: argparse.Namespace) -> None:
         )
     loaded = load_model(cfg["model"], mechanisms.attention, "en", device)
     sound = join(held_out(), options.windows * WINDOW_S).samples[: options.windows * WINDOW_SAMPLES]
-    listener = partial(_listen, prompt=loaded.prompt[:-1])
+    decode = partial(_decode_window, prompt=loaded.prompt[:-1])
     with tempfile.TemporaryDirectory() as folder:
         files = _write(Path(folder), sound) if "files" in options.source else []
         for batch in options.batch:
@@ -102,7 +102,7 @@ def measure(options: argparse.Namespace) -> None:
             for source in options.source:
                 run = partial(_from_files, files) if source == "files" else partial(_from_samples, sound)
                 repeat = 1 if options.once else options.repeat
-                times_s = _time(partial(run, decoder, listener), repeat, _pass_name(batch, source))
+                times_s = _time(partial(run, decoder, decode), repeat, _pass_name(batch, source))
                 if not options.once:
                     audio_s = len(sound) / SAMPLE_RATE_HZ
                     _add(options, device, batch, source, {"audio_s": audio_s, "times_s": times_s})
@@ -120,22 +120,22 @@ def _time(run: Callable[[], None], repeat: int, name: str) -> list[float]:
     return times_s
 
 
-def _from_samples(sound: np.ndarray, decoder: WindowDecoder, listener: Callable[..., Listening]) -> None:
+def _from_samples(sound: np.ndarray, decoder: WindowDecoder, decode: Callable[..., StretchDecoding]) -> None:
     windows = sound.reshape(-1, WINDOW_SAMPLES)
-    tasks = (Task("", n, listener(Stretch(0, pcm), 0.0, lambda _: None)) for n, pcm in enumerate(windows))
+    tasks = (Task("", n, decode(Stretch(0, pcm), 0.0, lambda _: None)) for n, pcm in enumerate(windows))
     for _ in together(tasks, decoder):
         pass
 
 
-def _from_files(files: list[Path], decoder: WindowDecoder, listener: Callable[..., Listening]) -> None:
-    for outcome in Pipeline(decoder, listener, "en", sequential=False).transcribe(files):
+def _from_files(files: list[Path], decoder: WindowDecoder, decode: Callable[..., StretchDecoding]) -> None:
+    for outcome in Pipeline(decoder, decode, "en", sequential=False).transcribe(files):
         if outcome.error:
             raise outcome.error
 
 
-def _listen(
+def _decode_window(
     sound: Pcm, offset_s: float, on_progress: Callable[[float], object], prompt: tuple[int, ...]
-) -> Listening:
+) -> StretchDecoding:
     """Each stretch is one window, whatever its timestamps: those of random weights mean nothing."""
     pcm = sound.window(0)
     yield Window(pcm, prompt)

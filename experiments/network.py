@@ -22,7 +22,7 @@ class Network(Protocol):
     def cross_cache(self) -> torch.Tensor:
         """[L, 2, B, H, S, D], keys and values of cross-attention."""
 
-    def listen(self, encoded: torch.Tensor) -> None:
+    def fill_cross_cache(self, encoded: torch.Tensor) -> None:
         """Fill the cross-attention cache from the encoder's output [B, S, C]."""
 
     def logits(self, history: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
@@ -69,6 +69,6 @@ class _Compiled:
 
     def __init__(self, network: Network) -> None:
         self.cross_cache = network.cross_cache
-        self.listen = network.listen
+        self.fill_cross_cache = network.fill_cross_cache
         self.logits_at = network.logits_at
         self.logits = torch.compile(network.logits, fullgraph=True, dynamic=False)

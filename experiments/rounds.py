@@ -64,7 +64,7 @@ class Prefill:
     def __call__(self) -> None:
         state = self._state
         state.reset()
-        self._network.listen(self._encoded)
+        self._network.fill_cross_cache(self._encoded)
         # Rows with shorter prompts read on behind them: those keys and values are overwritten before they
         # count.
         places = state.offsets[: state.prompt.shape[1]].expand_as(state.prompt)

@@ -72,7 +72,7 @@ class StaticDecoder(nn.Module):
         known = decoder.embed_positions.weight.detach()
         self.register_buffer("places", known[self.slots.clamp(max=len(known) - 1)])
 
-    def listen(self, encoded: torch.Tensor) -> None:
+    def fill_cross_cache(self, encoded: torch.Tensor) -> None:
         """Fill the cross-attention cache from the encoder's output [B, S, C]; nothing to do if it is
         shared."""
         if self.cross is not None:

@@ -1,9 +1,9 @@
 """Sound of any length, window after window, as Whisper does it (openai-whisper's transcribe.py).
 
-Each window begins where the segments of the one before end. `listen` is a generator that asks for a window to
-be decoded and is sent the result: whoever drives it decides which windows are decoded together. So the
-windows of one file one after the other, of many files side by side, and of one file cut at its silences are
-the same code.
+Each window begins where the segments of the one before end. `decode_stretch` is a generator that asks for a
+window to be decoded and is sent the result: whoever drives it decides which windows are decoded together. So
+the windows of one file one after the other, of many files side by side, and of one file cut at its silences
+are the same code.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from experiments.transcribe.words import token_starts, words
 
 QUIET = 0.1  # of the loudest part of the speech before, as amplitude: 20 dB below it
 AGAIN_S = 1.0
-Listening = Generator[Window, Decoded, list[Segment]]
+StretchDecoding = Generator[Window, Decoded, list[Segment]]
 
 
 @dataclass(frozen=True)
 class Language:
-    """What `listen` has to know of the model's tokens.
+    """What `decode_stretch` has to know of the model's tokens.
 
     task: prompt of every window, from the start token to the task; previous: the token before the text of
     windows before, None if the model has none; end, timestamp_begin: ids; text: what text tokens say, spaces
@@ -66,13 +66,13 @@ class Pcm(Protocol):
         ...
 
 
-def listen(
+def decode_stretch(
     sound: Pcm,
     offset_s: float,
     on_progress: Callable[[float], object],
     language: Language,
     options: LongFormOptions,
-) -> Listening:
+) -> StretchDecoding:
     """The segments of `sound`, which begins `offset_s` into its file.
 
     on_progress: told how many more seconds are behind us.

@@ -10,19 +10,19 @@ from pathlib import Path
 
 from experiments.transcribe.ahead import ahead, gathered
 from experiments.transcribe.decoding import WindowDecoder
-from experiments.transcribe.long_form import Listening, Pcm
+from experiments.transcribe.long_form import Pcm, StretchDecoding
 from experiments.transcribe.reading import Sound, Stream, open_sound
 from experiments.transcribe.results import Segment, Transcript
-from experiments.transcribe.together import Failed, Heard, Task, Whole, together
+from experiments.transcribe.together import Failed, Finished, Task, Whole, together
 from experiments.transcribe.windows import cut
 from harness.errors import UserError
 
 # Threads that read. One reads FLAC some hundred times faster than it is played.
 READERS = max(2, min(8, (os.cpu_count() or 2) // 2))
 BLOCKS_AHEAD = 4  # of ten seconds, of a file that is read window by window
-# Of a stretch that begins some seconds into its file; is to say how many seconds have been listened to.
-Listener = Callable[[Pcm, float, Callable[[float], object]], Listening]
-OnProgress = Callable[[Path, float], object]  # told that some seconds of a file have been listened to
+# Of a stretch that begins some seconds into its file; is to say how many seconds are done.
+StretchDecoder = Callable[[Pcm, float, Callable[[float], object]], StretchDecoding]
+OnProgress = Callable[[Path, float], object]  # told that some seconds of a file are done
 
 
 @dataclass(frozen=True)
@@ -50,12 +50,14 @@ class _File:
 
 
 class Pipeline:
-    """Listens with `decoder`, each stretch as `listener` does it; sequential: each file is one stretch, and
+    """Transcribes with `decoder`, each stretch as `decode` does it; sequential: each file is one stretch, and
     not cut at its silences."""
 
-    def __init__(self, decoder: WindowDecoder, listener: Listener, language: str, sequential: bool) -> None:
+    def __init__(
+        self, decoder: WindowDecoder, decode: StretchDecoder, language: str, sequential: bool
+    ) -> None:
         self._decoder = decoder
-        self._listener = listener
+        self._decode = decode
         self._language = language
         self._sequential = sequential
 
@@ -84,11 +86,11 @@ class Pipeline:
             file.sound = open_sound(file.path)
             if self._sequential:
                 stream = Stream(ahead(file.sound.blocks(), BLOCKS_AHEAD))
-                yield Task(file, 0, self._listener(stream, 0.0, on_file_progress))
+                yield Task(file, 0, self._decode(stream, 0.0, on_file_progress))
                 index = 1
             else:
                 for index, stretch in enumerate(cut(Stream(file.sound.blocks())), start=1):
-                    yield Task(file, index - 1, self._listener(stretch, stretch.start_s, on_file_progress))
+                    yield Task(file, index - 1, self._decode(stretch, stretch.start_s, on_file_progress))
         except UserError as error:
             yield Failed(file, error)
         else:
@@ -103,9 +105,9 @@ class Pipeline:
         )
 
 
-def _note(event: Heard[_File] | Whole[_File] | Failed[_File]) -> None:
+def _note(event: Finished[_File] | Whole[_File] | Failed[_File]) -> None:
     match event:
-        case Heard(file, index, segments):
+        case Finished(file, index, segments):
             file.heard[index] = segments
         case Whole(file, count):
             file.count = count

@@ -68,9 +68,9 @@ class StaticWindowDecoder:
         with torch.inference_mode(), self._kernels():
             network = networks.make(loaded, options, length, self._device.type)
             self._encoder = Encoder(loaded.model.get_encoder(), options.encoder, batch)
-            self._ear = _Ear(network, self._encoder.encoded, self._state, loaded)
+            self._prompts = _PromptPass(network, self._encoder.encoded, self._state, loaded)
             self._state.describe_windows([loaded.prompt[:-1]], self._new_tokens, self._positions)
-            self._prefill = loops.once(self._ear, options, self._device.type)
+            self._prefill = loops.once(self._prompts, options, self._device.type)
             self._likeliest = self._loop(GreedyRound(network, self._state, rules, options.topk))
         self._sampled_round = SampledRound(network, self._state, rules)
         self._sampled: Loop | None = None
@@ -89,7 +89,7 @@ class StaticWindowDecoder:
                 self._encoder(features)
             with clock.phase(phases.PREFILL):
                 loop = self._loop_for(windows)  # may capture it, which uses the state
-                self._ear.expect(prompts)
+                self._prompts.expect(prompts)
                 self._state.describe_windows(prompts, self._new_tokens, self._positions)
                 self._prefill()
             with clock.phase(phases.DECODE):
@@ -98,7 +98,7 @@ class StaticWindowDecoder:
             # A copy: the next windows will overwrite what was heard in these. Before the results, whose
             # arrival says that it is there.
             encoded = self._encoder.encoded[: len(windows)].clone() if self._aligner else None
-            results = _Outbox(state.history, state.position, state.score, self._ear.no_speech)
+            results = _Outbox(state.history, state.position, state.score, self._prompts.no_speech)
         if self._aligner is None or encoded is None:
             return partial(self._decoded, windows, results)
         return partial(self._aligned, self._aligner, windows, results, encoded)
@@ -186,7 +186,7 @@ class _Outbox:
         return [copy.tolist() for copy in self._copies]
 
 
-class _Ear:
+class _PromptPass:
     """What was heard and the prompts into the caches, and the probability that nobody speaks.
 
     The last token of a prompt is left to the first round: it chooses what follows.
@@ -212,7 +212,7 @@ class _Ear:
     def __call__(self) -> None:
         state = self._state
         state.reset()
-        self._network.listen(self._encoded)
+        self._network.fill_cross_cache(self._encoded)
         # Rows with shorter prompts read on behind them; those keys and values are overwritten before they
         # count.
         places = state.offsets[: state.prompt.shape[1]].expand_as(state.prompt)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from experiments.transcribe.decoding import Collect, Decoded, Window, WindowDecoder
-from experiments.transcribe.long_form import Listening
+from experiments.transcribe.long_form import StretchDecoding
 from experiments.transcribe.results import Segment
 from harness.errors import UserError
 
@@ -16,16 +16,16 @@ Key = TypeVar("Key")
 
 @dataclass(frozen=True)
 class Task(Generic[Key]):
-    """A stretch that is being listened to; key: whose it is, index: its place there."""
+    """A stretch that is being decoded; key: whose it is, index: its place there."""
 
     key: Key
     index: int
-    listening: Listening
+    decoding: StretchDecoding
 
 
 @dataclass(frozen=True)
-class Heard(Generic[Key]):
-    """A stretch that was listened to."""
+class Finished(Generic[Key]):
+    """A stretch that was decoded."""
 
     key: Key
     index: int
@@ -42,7 +42,7 @@ class Whole(Generic[Key]):
 
 @dataclass(frozen=True)
 class Failed(Generic[Key]):
-    """`key` can't be listened to any further."""
+    """`key` can't be decoded any further."""
 
     key: Key
     error: UserError
@@ -50,7 +50,7 @@ class Failed(Generic[Key]):
 
 def together(
     events: Iterator[Task[Key] | Whole[Key] | Failed[Key]], decoder: WindowDecoder
-) -> Iterator[Heard[Key] | Whole[Key] | Failed[Key]]:
+) -> Iterator[Finished[Key] | Whole[Key] | Failed[Key]]:
     """Decode the windows of up to `decoder.batch` tasks at a time; a task that ends makes room for the next.
 
     There are two such groups in turn: the host reads the results of one and prepares its next windows
@@ -89,7 +89,7 @@ class _Group(Generic[Key]):
         if self.live:
             self._collect = decoder.queue([window for _, window in self.live])
 
-    def collect(self) -> Iterator[Heard[Key] | Failed[Key]]:
+    def collect(self) -> Iterator[Finished[Key] | Failed[Key]]:
         """Send each task what was decoded for it."""
         if self._collect is None:
             return
@@ -98,12 +98,12 @@ class _Group(Generic[Key]):
         for (task, _), answer in zip(asked, answers, strict=True):
             yield from self.advance(task, answer)
 
-    def advance(self, task: Task[Key], answer: Decoded | None) -> Iterator[Heard[Key] | Failed[Key]]:
+    def advance(self, task: Task[Key], answer: Decoded | None) -> Iterator[Finished[Key] | Failed[Key]]:
         """Send a task what was decoded; it has a next window, or ends."""
         try:
-            window = next(task.listening) if answer is None else task.listening.send(answer)
+            window = next(task.decoding) if answer is None else task.decoding.send(answer)
             self.live.append((task, window))
         except StopIteration as end:
-            yield Heard(task.key, task.index, end.value)
+            yield Finished(task.key, task.index, end.value)
         except UserError as error:
             yield Failed(task.key, error)

@@ -55,7 +55,7 @@ class Transcriber:
         cfg = configuration(model, scope)
 
         from experiments import models
-        from experiments.transcribe.long_form import LongFormOptions, listen
+        from experiments.transcribe.long_form import LongFormOptions, decode_stretch
         from experiments.transcribe.pipeline import Pipeline
         from experiments.transcribe.static import StaticWindowDecoder
         from experiments.transcribe.vocabulary import language_of
@@ -65,9 +65,9 @@ class Transcriber:
         loaded = load_model(cfg["model"], options.attention, language, self.device)
         _check_room(previous_tokens, loaded)
         long_form = LongFormOptions(previous_tokens, verify_silence)
-        listener = partial(listen, language=language_of(loaded, task), options=long_form)
+        decode = partial(decode_stretch, language=language_of(loaded, task), options=long_form)
         decoder = StaticWindowDecoder(loaded, options, batch, previous_tokens, word_timestamps)
-        self._pipeline = Pipeline(decoder, listener, language, sequential)
+        self._pipeline = Pipeline(decoder, decode, language, sequential)
 
     def __call__(self, path: str | Path) -> Transcript:
         """The transcript of one file. Raises UserError if it can't be used."""
@@ -81,7 +81,7 @@ class Transcriber:
     ) -> Iterator[Outcome]:
         """What becomes of each file, in their order: one that can't be used does not stop the others.
 
-        on_progress: told of each file how many more of its seconds have been listened to.
+        on_progress: told of each file how many more of its seconds are done.
         """
         return self._pipeline.transcribe(map(Path, paths), on_progress)
 

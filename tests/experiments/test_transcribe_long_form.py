@@ -9,7 +9,7 @@ import numpy as np
 from experiments.audio import SAMPLE_RATE_HZ
 from experiments.transcribe.decoding import Decoded, Window
 from experiments.transcribe.fallback import Thresholds, compression_ratio
-from experiments.transcribe.long_form import LongFormOptions, listen
+from experiments.transcribe.long_form import LongFormOptions, decode_stretch
 from experiments.transcribe.results import Segment
 from tests.experiments.scripted import LANGUAGE, PREVIOUS, Samples, at, noise, said
 
@@ -18,12 +18,12 @@ def drive(
     pcm: np.ndarray, answer: Callable[[int, Window], Decoded], options: LongFormOptions | None = None
 ) -> tuple[list[Segment], list[Window]]:
     """Listen to `pcm`; `answer` gets the number of the window and the window."""
-    listening = listen(Samples(pcm), 0.0, lambda _: None, LANGUAGE, options or LongFormOptions())
+    decoding = decode_stretch(Samples(pcm), 0.0, lambda _: None, LANGUAGE, options or LongFormOptions())
     windows: list[Window] = []
     try:
-        windows.append(next(listening))
+        windows.append(next(decoding))
         while True:
-            windows.append(listening.send(answer(len(windows) - 1, windows[-1])))
+            windows.append(decoding.send(answer(len(windows) - 1, windows[-1])))
     except StopIteration as end:
         return end.value, windows
 
@@ -123,12 +123,12 @@ def test_a_window_begins_where_there_is_sound() -> None:
 
 def test_every_second_is_counted_once() -> None:
     heard: list[float] = []
-    listening = listen(Samples(noise(61.5)), 100.0, heard.append, LANGUAGE, LongFormOptions())
-    window = next(listening)
+    decoding = decode_stretch(Samples(noise(61.5)), 100.0, heard.append, LANGUAGE, LongFormOptions())
+    window = next(decoding)
     assert window.seed == 100_000
     try:
         while True:
-            window = listening.send(said(at(0), 1, at(len(window.pcm) / SAMPLE_RATE_HZ)))
+            window = decoding.send(said(at(0), 1, at(len(window.pcm) / SAMPLE_RATE_HZ)))
     except StopIteration as end:
         assert end.value[-1].end == 161.5
     assert sum(heard) == 61.5

@@ -21,7 +21,7 @@ from experiments.transcribe.pipeline import Pipeline
 from tests.experiments.bad_sound import bad_sound
 from tests.experiments.conftest import CLIPS, ROOT
 from tests.experiments.scripted import Scripted, at, said
-from tests.experiments.test_transcribe_together import LISTENER
+from tests.experiments.test_transcribe_together import DECODE
 
 pytestmark = pytest.mark.xdist_group("transcribe_quality")  # what they share is made once
 
@@ -82,7 +82,7 @@ def test_hours_are_read_in_little_memory(tmp_path: Path) -> None:
     decoder = Forgetful(lambda _: said(at(0), no_speech=1.0), batch=2)
     tracemalloc.start()
     try:
-        (outcome,) = Pipeline(decoder, LISTENER, "en", sequential=False).transcribe([hours])
+        (outcome,) = Pipeline(decoder, DECODE, "en", sequential=False).transcribe([hours])
         assert outcome.transcript is not None and outcome.transcript.dur_s == 3 * 3600
         _, peak_bytes = tracemalloc.get_traced_memory()
     finally:

@@ -15,7 +15,7 @@ import soundfile
 from experiments.audio import SAMPLE_RATE_HZ
 from experiments.transcribe.ahead import ahead, gathered
 from experiments.transcribe.decoding import Decoded, Window
-from experiments.transcribe.long_form import LongFormOptions, listen
+from experiments.transcribe.long_form import LongFormOptions, decode_stretch
 from experiments.transcribe.pipeline import Outcome, Pipeline
 from tests.experiments.bad_sound import bad_sound
 from tests.experiments.scripted import LANGUAGE, Scripted, at, noise, said
@@ -63,7 +63,7 @@ def test_threads_end_when_nobody_wants_their_items() -> None:
         time.sleep(0.01)
 
 
-LISTENER = partial(listen, language=LANGUAGE, options=LongFormOptions())
+DECODE = partial(decode_stretch, language=LANGUAGE, options=LongFormOptions())
 
 
 def length(window: Window) -> Decoded:
@@ -73,7 +73,7 @@ def length(window: Window) -> Decoded:
 
 
 def transcribe(paths: list[Path], decoder: Scripted, sequential: bool) -> list[Outcome]:
-    return list(Pipeline(decoder, LISTENER, "en", sequential).transcribe(paths))
+    return list(Pipeline(decoder, DECODE, "en", sequential).transcribe(paths))
 
 
 @pytest.fixture
@@ -113,7 +113,7 @@ def test_a_bad_file_does_not_stop_the_others(files: list[Path], sequential: bool
 
 def test_seconds_are_told_as_they_are_heard(files: list[Path]) -> None:
     heard: dict[Path, float] = {}
-    pipeline = Pipeline(Scripted(length, batch=2), LISTENER, "en", False)
+    pipeline = Pipeline(Scripted(length, batch=2), DECODE, "en", False)
     for _ in pipeline.transcribe(files, lambda path, s: heard.update({path: heard.get(path, 0) + s})):
         pass
     assert [heard[file] for file in files] == [pytest.approx(s, abs=0.05) for s in (5, 70, 3, 41)]
