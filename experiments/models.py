@@ -121,6 +121,8 @@ def _pretrained(name: str, attn: str) -> tuple[WhisperForConditionalGeneration, 
     is_folder = name.startswith((".", "/", "~")) or Path(name).is_dir()
     source = str(Path(name).expanduser()) if is_folder else name
     try:
+        if is_folder and not Path(source).is_dir():
+            raise ValueError("there is no such folder")
         model = WhisperForConditionalGeneration.from_pretrained(source, attn_implementation=attn)
         tokenizer = AutoTokenizer.from_pretrained(source)
         if len(tokenizer) < model.config.eos_token_id:

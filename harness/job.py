@@ -74,8 +74,11 @@ class Job:
 
 
 def results_of(path: Path, log: Path) -> dict[str, Any]:
-    """What a child wrote; UserError if that is why it failed."""
-    data = cast(dict[str, Any], json.loads(path.read_text()))
+    """What a child wrote into `path`; UserError if that is why it failed, or if it can't be read."""
+    try:
+        data = cast(dict[str, Any], json.loads(path.read_text()))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} can't be read: {error}", "make the run again", ExitCode.CHILD) from None
     if problem := data["error"]:
         hint = problem["hint"] or f"see {log}"
         raise UserError(problem["message"], hint, ExitCode(problem["exit_code"]))

@@ -95,7 +95,7 @@ def subject_of(record: Record, folder: Path, label: str) -> digest.Subject:
 
 def recorded_subject(label: str, bundled: recorded.RecordedTrace) -> digest.Subject:
     """A recorded trace as a subject: the latency is that of the whole run that it is the start of."""
-    note = f"{bundled.note}, the first decode steps"
+    note = f"{bundled.note}, the first window"
     per_token = bundled.metrics.get("ms_per_token")
     return digest.Subject(label, per_token, note, bundled.sampled, bundled.kernels)
 
@@ -151,7 +151,7 @@ def _notes(*records: Record) -> list[str]:
     if record.capture["recorded"]:
         notes.append(
             f"This machine has no GPU: gaps, idle time, phases and kernels are those of a trace "
-            f"{record.capture['recorded']['note']}, of which the first decode steps are kept. The words, the "
+            f"{record.capture['recorded']['note']}, of which the first window is kept. The words, the "
             "tokens and this run's latencies are this machine's."
         )
     elif record.capture["command"]:

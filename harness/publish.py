@@ -1,9 +1,10 @@
 """`python -m harness.publish OUTPUTS --into FOLDER`: keep the newest finished runs to be committed.
 
 FOLDER gets the same <scope>/<utc>/ as OUTPUTS, without what is large or names the recording machine's paths:
-the record, the configuration, the raw latencies, the reports, the PNG plots, the start of the trace and of
-the recording with GPU metrics, what pages show of them, and what ncu measured. FOLDER/report.html and
-ladder.png then show all that is published there side by side, earlier runs of other scopes, too.
+the record, the configuration, the raw latencies, the reports, the PNG plots, the first window of the trace,
+the start of the recording with GPU metrics, what pages show of them, and what ncu measured.
+FOLDER/report.html and ladder.png then show all that is published there side by side, earlier runs of other
+scopes, too.
 """
 
 from __future__ import annotations
@@ -33,8 +34,7 @@ PAGE, LADDER = "report.html", "ladder.png"
 TEXTS = ("run.json", "config.yaml", MEASURE_JSON, "report.txt")
 SOME_HAVE = (PAGE, DETAIL_JSON, MEMORY_JSON)  # not older runs, nor those without a trace or GPU metrics
 PACKED_TRACE, PACKED_METRICS, PACKED_KERNELS = "trace.sqlite.xz", "metrics.sqlite.xz", "ncu.csv.xz"
-UNTIL = "decode.step:8"  # prefill and a few steps say all that a figure shows
-UNTIL_WITHOUT_STEPS = "decode:1"  # where the device repeats them by itself
+UNTIL = "decode:1"  # one whole window: its first steps alone are slower, until nsys has warmed up
 # The more samples, the more kernels are told apart by them; at 100 kHz a step of 10 ms takes 60 kB.
 METRICS_UNTIL, METRICS_UNTIL_IF_SMALL = "decode.step:4", "decode.step:40"
 METRICS_BYTES = 300_000
@@ -119,11 +119,10 @@ def _copy(outputs: Path, run: str, folder: Path) -> None:
     for name in (*TEXTS, *(name for name in SOME_HAVE if (source / name).exists())):
         text = (source / name).read_text(encoding="utf-8")
         (folder / name).write_text(private.without(text, names), encoding="utf-8")
-    stepped = _has_steps(source)
     if trace := record.capture["trace"]:
-        trim(source / trace, folder / PACKED_TRACE, until=UNTIL if stepped else UNTIL_WITHOUT_STEPS)
+        trim(source / trace, folder / PACKED_TRACE, until=UNTIL)
     if metrics := record.capture.get("metrics"):  # which older runs don't have, like the next
-        _trim_metrics(source / metrics, folder / PACKED_METRICS, stepped)
+        _trim_metrics(source / metrics, folder / PACKED_METRICS, _has_steps(source))
     if kernels := record.capture.get("kernels"):
         # Around the table ncu says which processes it saw.
         lines = (source / kernels).read_text(errors="replace").splitlines(keepends=True)
@@ -140,7 +139,7 @@ def _trim_metrics(export: Path, out: Path, stepped: bool) -> None:
     """The start of a recording with GPU metrics; a longer one where steps are short enough for that."""
     from analysis.trim import trim
 
-    trim(export, out, until=METRICS_UNTIL if stepped else UNTIL_WITHOUT_STEPS)
+    trim(export, out, until=METRICS_UNTIL if stepped else UNTIL)
     if not stepped:
         return
     if out.stat().st_size < METRICS_BYTES / 2:

@@ -1,9 +1,9 @@
 """`python -m harness.reanalyse RUN ...`: analyse runs again, from what was measured and recorded then.
 
-RUN is a run's folder (<outputs>/<scope>/<utc>), for one whose analysis failed, or to see an old recording by
-the analysis of today. Nothing is measured or recorded again; metrics, verdict, plots and reports are made
-anew, and the record keeps the code that the run was made from beside the code that analysed it. A run that
-can't be analysed stays as it was.
+RUN is a run's folder (<outputs>/<scope>/<utc>, whole: a published one lacks what is needed), for one whose
+analysis failed, or to see an old recording by the analysis of today. Nothing is measured or recorded again;
+metrics, verdict, plots and reports are made anew, and the record keeps the code that the run was made from
+beside the code that analysed it. A run that can't be analysed stays as it was.
 """
 
 from __future__ import annotations
@@ -81,7 +81,10 @@ class _KeptJob(Job):
         path = self.folder / result
         if not path.is_file():
             raise UserError(
-                f"{path} is not there: the run ended before it ({what})", "make the run again", ExitCode.CHILD
+                f"{path} is not there, which {what} was to write: the run ended before, the file was "
+                "deleted, or this is a published run, which keeps less",
+                "make the run again",
+                ExitCode.CHILD,
             )
         return results_of(path, self.log)
 

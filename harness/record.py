@@ -104,6 +104,8 @@ class Record:
     def load(cls, folder: Path) -> Record:
         """Read a run folder; UserError if its run.json is absent, broken or from another version."""
         path = folder / "run.json"
+        if not path.is_file():
+            raise UserError(f"{folder} has no run.json, so it is not a run", "<outputs>/<scope>/<utc>")
         try:
             raw = json.loads(path.read_text())
             if raw["schema_version"] != SCHEMA_VERSION:

@@ -28,7 +28,7 @@ HEADER = (
     "encoder, ms (p25–p75)",
     "idle",
     "idle in decode",
-    "median gap, µs",
+    "median gap in decode, µs",
     "kernels per token",
     "profiler's cost",
     WORDS,
@@ -61,7 +61,10 @@ def list_runs(arguments: argparse.Namespace) -> int:
         rows.append([run["id"], run["status"], run["model"], run["device"], code, words, run["error"] or ""])
     store.close()
     header, rows = without_empty(("run", "status", "model", "device", "code", WORDS, "error"), rows)
-    table = Table(*header, box=SIMPLE)
+    table = Table(box=SIMPLE)
+    for name, *cells in zip(header, *rows, strict=True):  # ids are there to be copied; errors are in run.json
+        whole = None if name == "error" else max(map(len, cells), default=0)
+        table.add_column(name, min_width=whole, no_wrap=True, overflow="ellipsis")
     for row in rows:
         table.add_row(*row)
     screen().print(table)
@@ -142,7 +145,7 @@ def table_row(run: dict[str, Any], metrics: dict[str, float]) -> list[str]:
         spread("encode_ms", 2),
         cell("idle_share", "{:.1%}".format),
         cell("decode.idle_share", "{:.1%}".format),
-        cell("gap_median_us", "{:.1f}".format),
+        cell("decode.gap_median_us", "{:.1f}".format),
         cell("kernels_per_token", "{:.0f}".format),
         cell("profiling_overhead", lambda share: f"{round(share, 2) + 0.0:+.0%}"),  # no -0%
         _words(metrics),

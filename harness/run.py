@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import sqlite3
 import traceback
@@ -15,7 +14,7 @@ from rich.console import Console
 
 from harness import digest, page, processes, report, tracing, verdict
 from harness.errors import ExitCode, UserError
-from harness.job import Job
+from harness.job import Job, results_of
 from harness.metrics import AGREEMENT, SPEEDUP
 from harness.plan import MEASURE_JSON, Plan
 from harness.record import Record, create_folder, drop_ballast, utc_now
@@ -158,11 +157,8 @@ class Run:
         hypothesis = cast(dict[str, Any], OmegaConf.to_container(self.plan.config.hypothesis))
         bundled = self.record.capture["recorded"]
         scope = self.plan.config.compare_with
-        match = self._compare(scope, measured["transcripts"]) if scope else None
+        match = self._compare(scope, measured) if scope else None
         self.record.tokens_match = match
-        if match and match["agreement"] is not None:
-            self.record.metrics[AGREEMENT] = match["agreement"]
-            self.record.metrics |= self._speedup(match["run"])
         self.record.verdict = verdict.judge(
             hypothesis["expect"], self.record.metrics, self.plan.device, bundled
         )
@@ -178,22 +174,29 @@ class Run:
         shown = page.of_run(self.record, self.plan.outputs, self.job.detail, self.plan.config.compare_with)
         self.job.add([html.write(self.folder / page.PAGE, shown)])
 
-    def _compare(self, scope: str, transcripts: list[dict[str, Any]]) -> dict[str, Any]:
+    def _compare(self, scope: str, measured: dict[str, Any]) -> dict[str, Any]:
+        """The tokens beside those of the newest run of `scope`, and how much faster they came."""
         other = self.store.newest_finished(scope=scope, inputs=self.record.inputs)
         if other is None:
             why = f"no finished run of {scope} with the same model, audio, reference texts and device"
-            return {"run": None, "identical": None, "agreement": None, "why": why}
-        theirs = json.loads((self.plan.outputs / other / MEASURE_JSON).read_text())
-        return verdict.compare_tokens(transcripts, theirs["transcripts"], other)
+            return verdict.not_compared(why)
+        folder = self.plan.outputs / other
+        try:
+            theirs, metrics = results_of(folder / MEASURE_JSON, folder), Record.load(folder).metrics
+        except UserError as error:
+            return verdict.not_compared(f"its newest run is damaged: {error}")
+        match = verdict.compare_tokens(measured["transcripts"], theirs["transcripts"], other)
+        if match["agreement"] is not None:
+            self.record.metrics[AGREEMENT] = match["agreement"]
+            self.record.metrics |= self._speedup(metrics, theirs["workload"])
+        return match
 
-    def _speedup(self, other: str) -> dict[str, float]:
-        """How many times faster a token is than in run `other`."""
-        theirs = Record.load(self.plan.outputs / other).metrics.get("ms_per_token")
-        mine = self.record.metrics.get("ms_per_token")
-        work = json.loads((self.plan.outputs / other / MEASURE_JSON).read_text())["workload"]
+    def _speedup(self, theirs: dict[str, float], work: dict[str, Any]) -> dict[str, float]:
+        """How many times faster a token is than by the metrics of another run, whose workload is `work`."""
+        before, now = theirs.get("ms_per_token"), self.record.metrics.get("ms_per_token")
         if work.get("batch", 1) != self.plan.config.get("batch", 1):  # a token of a batch is another thing
             return {}
-        return {SPEEDUP: theirs / mine} if theirs and mine else {}
+        return {SPEEDUP: before / now} if before and now else {}
 
     def _explain(self, error: Exception) -> UserError:
         """Any failure as something to tell the user."""

@@ -117,7 +117,7 @@ def _recorded(job: Job) -> None:
         "note": bundled.note,
         "metrics": metrics,
     }
-    job.report.say(f"Instead, the first steps of {bundled.model}, {bundled.note}:")
+    job.report.say(f"Instead, the first window of {bundled.model}, {bundled.note}:")
     job.report.say(tables(known.account))
     job.report.say_if(report.floor_sentence(bundled.metrics))
     job.report.say_if(report.memory_sentence(metrics))

@@ -47,6 +47,11 @@ def _judge_one(
     return row | {"value": metrics[name], "held": held(metrics[name]), "why": ""}
 
 
+def not_compared(why: str) -> dict[str, Any]:
+    """What `compare_tokens` gives where there is nothing to compare with."""
+    return {"run": None, "identical": None, "agreement": None, "why": why}
+
+
 def compare_tokens(
     mine: Sequence[Mapping[str, Any]], theirs: Sequence[Mapping[str, Any]], with_run: str
 ) -> dict[str, Any]:

@@ -74,7 +74,7 @@ words() {
   check "$python" -m experiments.evaluate --device cuda
   check "$python" -m harness -m '+scope=glob(*)' audio=heldout capture=none measure.warmup=0 measure.iterations=1 \
     "outputs=$outputs/words"
-  check "$python" -m harness.results table --db "$outputs/words/results.db" --markdown
+  check "$python" -m harness.publish "$outputs/words" --into "$into-words"
 }
 
 ncu() {

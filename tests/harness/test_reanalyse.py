@@ -66,7 +66,7 @@ def test_what_can_not_be_analysed_stays_as_it_was_and_stops_no_other(run: Path) 
     before = (run / "run.json").read_bytes()
     done = reanalysed(run, other)
     assert done.returncode == 7
-    assert f"{run / 'measure.json'} is not there: the run ended before it (measuring)" in done.stderr
+    assert f"{run / 'measure.json'} is not there, which measuring was to write" in done.stderr
     assert (run / "run.json").read_bytes() == before and record_of(other)["analysed"]
 
 
@@ -83,7 +83,7 @@ def test_a_recording_that_is_gone(run: Path) -> None:
 def test_what_is_no_run_of_its_own(run: Path, tmp_path: Path) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
-    assert "is not a run's record" in reanalysed(empty).stderr
+    assert "has no run.json, so it is not a run" in reanalysed(empty).stderr
     assert not (tmp_path / "results.db").exists(), "no index beside what isn't a run"
     copied = Path(shutil.copytree(run, tmp_path / "elsewhere" / "copy"))
     done = reanalysed(copied)
@@ -96,3 +96,22 @@ def test_what_is_no_run_of_its_own(run: Path, tmp_path: Path) -> None:
     finally:
         alive.kill()
         alive.wait()
+
+
+def test_a_damaged_run_of_the_other_scope_is_not_compared_with(run: Path) -> None:
+    (other,) = run.parents[1].glob("fake_one/*")
+    for damage in ("cut", None):
+        if damage:
+            (other / "measure.json").write_text((other / "measure.json").read_text()[:500])
+        else:
+            (other / "measure.json").unlink()
+        done = reanalysed(run)
+        assert done.returncode == 0, done.stderr
+        said = " ".join(done.stdout.split())
+        assert (
+            f"Tokens: not compared with fake_one: its newest run is damaged: {other / 'measure.json'}" in said
+        )
+        assert record_of(run)["tokens_match"]["identical"] is None
+    (run / "measure.json").write_text("{")
+    done = reanalysed(run)
+    assert done.returncode == 7 and "measure.json can't be read: Expecting" in done.stderr

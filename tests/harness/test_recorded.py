@@ -128,7 +128,7 @@ def test_every_scope_has_a_trace_of_its_own_to_show(scope: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("scope", "said"), [("int8", "a decode step moves 1"), ("optimized", "while decoding DRAM")]
+    ("scope", "said"), [("int8", "a decode step moves 1"), ("optimized", "while decoding DRAM is at 1,")]
 )
 def test_what_is_published_of_a_trace_says_what_memory_did(scope: str, said: str, tmp_path: Path) -> None:
     found = published(scope)
