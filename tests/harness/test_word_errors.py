@@ -90,7 +90,8 @@ def test_the_tables_show_the_rates(heard: tuple[Path, list[str]]) -> None:
     assert results(cwd, "list").stdout.count("12.50% (4.88%)") == 2
     table = results(cwd, "table", "--markdown").stdout
     header, marks, *rows = table.splitlines()
-    assert header.endswith("| WER (CER) | tokens | hypothesis |") and len(header.split("|")) == len(marks.split("|"))
+    assert header.endswith("| WER (CER) | tokens | hypothesis |")
+    assert len(header.split("|")) == len(marks.split("|"))
     assert "| 12.50% (4.88%) | reference |" in rows[0]
     assert "| 12.50% (4.88%) | differ from position 2 (logit margin 0.5); 66.67% equal |" in rows[1]
     assert rows[-1].endswith("; word errors: jiwer, EnglishTextNormalizer")
