@@ -42,10 +42,10 @@ def label(unit: Unit) -> str:
     return {STEPS: "decode step", ITERATIONS: "iteration"}.get(unit, unit[1])
 
 
-def shared_unit(phases: Sequence[pd.DataFrame]) -> Unit:
-    """The best unit that all traces with these `Account.phases` have."""
+def shared_units(phases: Sequence[pd.DataFrame]) -> list[Unit]:
+    """The units that all traces with these `Account.phases` have, the best first."""
     first, *others = (units(one) for one in phases)
-    return next(unit for unit in first if all(unit in one for one in others))
+    return [unit for unit in first if all(unit in one for one in others)]
 
 
 class Repeats:

@@ -154,19 +154,37 @@ def change_of_estimates(a: Estimate, b: Estimate, *, relative: bool) -> Estimate
     """The same from two estimates whose repetitions are not at hand, taken as independent.
 
     The distances to the limits are added in quadrature (MOVER: Zou and Donner, Statistics in Medicine 27,
-    2008); for a ratio, as shares of the values. Without interval where one of the two has none.
+    2008); for a ratio, those of the logarithms, so that a positive number never falls by more than 100%.
+    Without interval where one of the two has none, and for ratios of what isn't positive.
     """
-    value = b.value - a.value
-    scale_a = scale_b = 1.0
-    if relative:
-        value = float(np.float64(b.value) / a.value - 1) if a.value else float("nan")
-        scale_a, scale_b = (1 + value) / a.value if a.value else float("nan"), 1 / (a.value or float("nan"))
-    n = min(a.n, b.n)
+    if not relative:
+        return _difference_of(a, b)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        value = float(np.float64(b.value) / a.value - 1)
+    if not (a.value > 0 and b.value > 0):
+        return Estimate(value, None, None, min(a.n, b.n))
+    found = _difference_of(_logarithm(a), _logarithm(b))
+    low, high = (None if limit is None else float(np.expm1(limit)) for limit in (found.low, found.high))
+    return Estimate(value, low, high, found.n)
+
+
+def _difference_of(a: Estimate, b: Estimate) -> Estimate:
+    value, n = b.value - a.value, min(a.n, b.n)
     if a.low is None or a.high is None or b.low is None or b.high is None:
         return Estimate(value, None, None, n)
-    below = np.hypot((b.value - b.low) * scale_b, (a.high - a.value) * scale_a)
-    above = np.hypot((b.high - b.value) * scale_b, (a.value - a.low) * scale_a)
+    below = np.hypot(b.value - b.low, a.high - a.value)
+    above = np.hypot(b.high - b.value, a.value - a.low)
     return Estimate(value, float(value - below), float(value + above), n)
+
+
+def _logarithm(of: Estimate) -> Estimate:
+    """Of a positive estimate; a limit that isn't positive tells nothing, and becomes −∞."""
+    value, low, high = (
+        None if one is None else float(np.log(one)) if one > 0 else -np.inf
+        for one in (of.value, of.low, of.high)
+    )
+    assert value is not None
+    return Estimate(value, low, high, of.n)
 
 
 def relative_spread(value: float, low: float | None, high: float | None) -> float | None:

@@ -23,7 +23,9 @@ LIMIT    +5%   at most 5% more than the baseline    +2pt  at most 0.02 more, for
 
 A change counts with its 95% interval (bootstrap over iterations): it is a regression if all of that lies
 above the limit, and too noisy to tell if only the measured value does, or if a regression of three times the
-limit would have gone unnoticed. Numbers without repetitions (kernels, word errors) are compared as they are.
+limit would have gone unnoticed. Where a run has no iterations (measure.json), what run.json recorded is held
+against the limit and a warning says so; a latency without interval there is too noisy at worst. Numbers
+without repetitions (kernels, word errors) are compared as they are.
 The intervals know the noise within a process, not that from process to process: leave the limits room for it.
 
 examples:
@@ -37,7 +39,7 @@ exit codes: 0 within the limits · 1 regression · 2 wrong usage, unknown metric
 
 def main(argv: Sequence[str]) -> int:
     arguments = _parser().parse_args(argv)
-    from analysis.comparison import limits, subjects
+    from analysis.comparison import limits, numbers, subjects
 
     try:
         baseline, run = (subjects.only(path) for path in (arguments.baseline, arguments.run))
@@ -45,6 +47,7 @@ def main(argv: Sequence[str]) -> int:
             raise TraceError(f"{bare.path} is a trace, not a run", "python -m analysis compare takes traces")
         warnings = subjects.check(baseline, run, force=arguments.force)
         outcomes = [limits.hold(limit, baseline, run) for limit in arguments.max]
+        warnings += numbers.recorded(baseline, run, [outcome.change for outcome in outcomes])
     except subjects.NotComparable as error:
         return common.fail(error, error.hint, Exit.NOT_COMPARABLE)
     except TraceError as error:

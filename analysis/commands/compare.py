@@ -15,7 +15,9 @@ A, B …   run folders (with run.json), folders of runs (the newest of each scop
          compared scope by scope), or traces (.sqlite, .sqlite.xz). Each is compared with the first.
 
 Latencies come from the unprofiled iterations, all else from the traces, per decode step (or iteration, or the
-most frequent NVTX range), so traces of different length compare. Intervals are 95%, by bootstrap.
+most frequent NVTX range), so traces of different length compare. What isn't known to hold the same work in
+both is left out and named: iterations of a trace that was cut, steps that give other numbers of tokens.
+Intervals are 95%, by bootstrap. The fields of --json: analysis/comparison/pairs.py
 
 examples:
   python -m analysis compare results/h200/baseline results/h200/cuda_graphs

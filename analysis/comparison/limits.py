@@ -106,7 +106,10 @@ def hold(limit: Limit, baseline: Subject, run: Subject) -> Outcome:
     if lacking:
         raise UnknownMetric(limit.metric, lacking, [LATENCY, *known])
     found = numbers.of_metric(baseline, run, metric)
-    return Outcome(limit, found, judge(found.ratio if limit.relative else found.delta, limit.most))
+    verdict = judge(found.ratio if limit.relative else found.delta, limit.most)
+    if verdict == REGRESSION and metric in numbers.LATENCIES and found.delta.low is None:
+        verdict = NOISY  # times always have noise, even where nobody recorded how much
+    return Outcome(limit, found, verdict)
 
 
 def judge(change: Estimate, most: float) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -78,6 +79,18 @@ def latencies(a: Subject, b: Subject) -> list[Change]:
         return [of_metric(a, b, name) for name in mine if name in theirs]
     shared = [name for name in names(a) if name in names(b)]
     return [of_metric(a, b, name) for name in shared if name in LATENCIES]
+
+
+def recorded(a: Subject, b: Subject, changes: Sequence[Change]) -> list[str]:
+    """A warning where latencies are not compared by iterations, because one left none."""
+    if not any(one.metric in LATENCIES and not one.repetitions for one in changes):
+        return []
+    lacking = dict.fromkeys(one.name for one in (a, b) if not samples(one))
+    who = " and ".join(lacking) or f"{a.name} or {b.name}"
+    return [
+        f"{who}: no such iterations in measure.json, so latencies are compared by the medians and intervals "
+        "in run.json, taken as independent"
+    ]
 
 
 def of_metric(a: Subject, b: Subject, metric: str) -> Change:

@@ -1,4 +1,22 @@
-"""Two subjects compared in full, and what came out in plain words."""
+"""Two subjects compared in full, as tables or as JSON: `python -m analysis compare A B --json`.
+
+    comparisons[]        B against A, one per pair
+    a, b                 name, path
+    sentence             the finding
+    warnings[]           sentences
+    latencies[]          changes of the latencies without a profiler, empty where one wasn't timed
+    trace                null where one has no GPU work; or, in µs per repetition of `unit`:
+      unit, counts       "decode step", "iteration", a range's name or "trace", and how many there are of
+                         it; null and [0, 0] where nothing that repeats is known to be the same work in both
+      total, parts[]     busy + idle, a change, null without unit; busy and idle by cause, which add up to it
+      others[]           idle_share, kernels
+      phases[]           busy + idle of one occurrence of each phase that is the same work in both
+      left_out[]         the other phases: phase, why
+      kernels[]          name, shape, kind, calls [a, b], and the change of their time; kernels_in_all
+
+A change has metric, a, b, delta (b − a), ratio (b/a − 1), each with value, low, high (95%, null without) and
+n; unstable; and repetitions, what the intervals are over, "" for single or recorded numbers.
+"""
 
 from __future__ import annotations
 
@@ -12,14 +30,11 @@ from typing import Any
 from analysis import diagnose
 from analysis.comparison import numbers, sides, subjects
 from analysis.comparison.numbers import Change
+from analysis.comparison.sentence import sentence
 from analysis.comparison.sides import Side, TraceChanges
 from analysis.comparison.subjects import Subject
 from analysis.errors import TraceError
 from analysis.reading.trace import Trace
-
-_HEADLINES = ("ms_per_token", "total_ms")
-_CAUSES_SAID = 3
-_WORTH_SAYING = 0.05  # of the change
 
 
 @dataclass(frozen=True)
@@ -91,62 +106,15 @@ def _side(subject: Subject, trace: Trace | None) -> Side | None:
         if subject.record and trace.work.empty:
             return None
         diagnose.require_gpu_work(trace)
-        return Side.of(subject.name, trace)
+        return Side.of(subject, trace)
 
 
 def _comparison(a: Subject, b: Subject, traces: TraceChanges | None, warnings: list[str]) -> Comparison:
     latencies = numbers.latencies(a, b)
-    if not latencies and traces is None:
+    if not latencies and not (traces and (traces.total or traces.phases)):
         raise TraceError(
             f"{a.name} and {b.name} have nothing in common to compare: no latencies and no traces of both",
             "give two runs, or two traces",
         )
-    warnings = warnings + (traces.warnings if traces else [])
+    warnings = warnings + numbers.recorded(a, b, latencies) + (traces.warnings if traces else [])
     return Comparison(a, b, sentence(a.name, b.name, latencies, traces), latencies, traces, warnings)
-
-
-def sentence(a: str, b: str, latencies: Sequence[Change], traces: TraceChanges | None) -> str:
-    """Like "B is 7.1x faster per token than A (6.84 → 0.964 ms); of the time saved per decode step, 97% is
-    idle time that went away (66% `host`, 32% `launch`)"."""
-    by_name = {one.metric: one for one in latencies}
-    speed = next((by_name[name] for name in _HEADLINES if name in by_name), traces.total if traces else None)
-    if speed is None:
-        return f"{b} and {a} have no time in common"
-    per = {"ms_per_token": "per token", "total_ms": "per iteration"}.get(speed.metric)
-    per = per or f"per {traces.unit if traces else 'repetition'} (traced)"
-    if not speed.clear:
-        return f"{per[0].upper()}{per[1:]}, no difference between {b} and {a} can be told: {_interval(speed)}"
-    x, y = speed.a.value, speed.b.value
-    unit = "µs" if speed.metric.endswith("_us") else "ms"
-    word = "faster" if y < x else "slower"
-    said = f"{b} is {_factor(x, y)} {word} {per} than {a} ({x:.3g} → {y:.3g} {unit})"
-    if traces and (y < x) == (traces.total.delta.value < 0) and traces.total.clear:
-        said += f"; {_where(traces)}"
-    return said
-
-
-def _where(traces: TraceChanges) -> str:
-    """What the traces say the saved or added time was."""
-    total = traces.total.delta.value
-    busy, *causes = traces.parts
-    idle_share, busy_share = 1 - busy.delta.value / total, busy.delta.value / total
-    saved, gone = ("saved", "that went away") if total < 0 else ("added", "that came")
-    begin = f"of the time {saved} per {traces.unit}, "
-    if busy_share > idle_share:
-        return f"{begin}{busy_share:.0%} is GPU work {gone}"
-    by_cause = sorted(causes, key=lambda one: -one.delta.value / total)[:_CAUSES_SAID]
-    shares = [(one.metric.removesuffix("_us"), one.delta.value / total) for one in by_cause]
-    said = ", ".join(f"{share:.0%} `{cause}`" for cause, share in shares if share > _WORTH_SAYING)
-    return f"{begin}{idle_share:.0%} is idle time {gone} ({said})"
-
-
-def _factor(x: float, y: float) -> str:
-    ratio = max(x, y) / min(x, y) if min(x, y) > 0 else float("inf")
-    return f"{ratio:.2f}x" if ratio < 2 else f"{ratio:.1f}x" if ratio < 100 else f"{ratio:.0f}x"
-
-
-def _interval(change: Change) -> str:
-    ratio = change.ratio
-    if ratio.low is None or ratio.high is None:
-        return f"{ratio.value:+.1%}"
-    return f"{ratio.value:+.1%}, 95% interval {ratio.low:+.1%} to {ratio.high:+.1%}"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -11,10 +11,11 @@ import pandas as pd
 
 from analysis.accounting.account import account
 from analysis.accounting.causes import CAUSES
-from analysis.accounting.phases import DECODE, HARNESS_DOMAIN, ITERATION
+from analysis.comparison import work
 from analysis.comparison.numbers import Change, of_samples
+from analysis.comparison.subjects import Subject
 from analysis.reading.trace import Trace
-from analysis.repetitions import PIECE, STEPS, WINDOW, Repeats, Unit, label, shared_unit
+from analysis.repetitions import PIECE, WINDOW, Repeats, Unit, label, shared_units
 from analysis.statistics import Sample, ratio_of
 
 _PHASES = 12
@@ -29,29 +30,27 @@ class Side:
     name: str
     phases: pd.DataFrame
     repeats: Repeats
+    steps: work.Steps
     gpus: str
     nsys: str
     whole_graphs: bool
     warnings: list[str]
 
     @classmethod
-    def of(cls, name: str, trace: Trace) -> Side:
-        """Analyse a trace that has GPU work."""
+    def of(cls, subject: Subject, trace: Trace) -> Side:
+        """Analyse a subject's trace, which has GPU work."""
         acc = account(trace)
+        counts = {_key(row): int(row["count"]) for row in acc.phases.to_dict("records")}
         return cls(
-            name,
+            subject.name,
             acc.phases,
             Repeats(trace, acc),
+            work.Steps(subject.name, counts, subject.steps_per_iteration, subject.tokens_per_step),
             gpus=", ".join(sorted({gpu.name for gpu in trace.info.gpus})),
             nsys=trace.info.product_version,
             whole_graphs=bool((acc.kernels["kind"] == "graph").any()),
             warnings=acc.warnings,
         )
-
-    def count(self, unit: Unit) -> int:
-        """How many ranges of this name there are."""
-        same = (self.phases["domain"] == unit[0]) & (self.phases["name"] == unit[1])
-        return int(self.phases.loc[same, "count"].sum())
 
 
 @dataclass(frozen=True)
@@ -75,17 +74,24 @@ class TraceChanges:
 
     total: busy + idle. parts: busy, then idle by cause; they add up to the total. others: idle_share and
     kernels. phases: busy + idle per occurrence of each phase. kernels: the largest changes of
-    `kernels_in_all`.
+    `kernels_in_all`. left_out: phases that don't compare, each with the reason. split: whether busy and idle
+    time mean the same in both.
+
+    Where nothing that repeats is the same work in both, unit and total are None, `reason` says why, and only
+    phases and left_out have entries.
     """
 
-    unit: str
-    counts: tuple[int, int]
-    total: Change
-    parts: list[Change]
-    others: list[Change]
     phases: list[Change]
-    kernels: list[KernelChange]
-    kernels_in_all: int
+    left_out: dict[str, str]
+    unit: str | None = None
+    reason: str = ""
+    counts: tuple[int, int] = (0, 0)
+    total: Change | None = None
+    parts: list[Change] = field(default_factory=list)
+    others: list[Change] = field(default_factory=list)
+    kernels: list[KernelChange] = field(default_factory=list)
+    kernels_in_all: int = 0
+    split: bool = True
     warnings: list[str] = field(default_factory=list)
 
     def as_json(self) -> dict[str, Any]:
@@ -93,13 +99,26 @@ class TraceChanges:
             name: [one.as_json() for one in getattr(self, name)] for name in ("parts", "others", "phases")
         }
         kernels = [one.as_json() for one in self.kernels]
-        found = {"unit": self.unit, "counts": self.counts, "total": self.total.as_json()}
-        return {**found, **lists, "kernels": kernels, "kernels_in_all": self.kernels_in_all}
+        left_out = [{"phase": phase, "why": why} for phase, why in self.left_out.items()]
+        total = self.total.as_json() if self.total else None
+        found = {"unit": self.unit, "counts": self.counts, "total": total}
+        rest = {"kernels": kernels, "kernels_in_all": self.kernels_in_all, "left_out": left_out}
+        return {**found, **lists, **rest}
 
 
 def compare(a: Side, b: Side) -> TraceChanges:
-    """Compare two traces by the best unit that both have; of different length, they still compare."""
-    unit = shared_unit([a.phases, b.phases])
+    """Compare two traces by the best unit that is the same work in both; of different length, they still
+    compare by their steps."""
+    unit, reason = work.best_unit(shared_units([a.phases, b.phases]), a.steps, b.steps)
+    phases, left_out = _phases(a, b)
+    warnings = _warnings(a, b, unit) + work.warnings(unit, reason, a.steps, b.steps)
+    split = a.whole_graphs == b.whole_graphs
+    common = TraceChanges(phases, left_out, reason=reason, split=split, warnings=warnings)
+    return common if unit is None else replace(common, **_by_unit(a, b, unit))
+
+
+def _by_unit(a: Side, b: Side, unit: Unit) -> dict[str, Any]:
+    """The fields of TraceChanges that are per repetition."""
     mine, theirs = a.repeats.of(unit), b.repeats.of(unit)
     every = f"{label(unit)}s"
 
@@ -108,20 +127,17 @@ def compare(a: Side, b: Side) -> TraceChanges:
         return of_samples(metric, x, y, every)
 
     kernels, in_all = _kernels(a, b, unit, (len(mine), len(theirs)))
-    return TraceChanges(
-        unit=label(unit),
-        counts=(len(mine), len(theirs)),
-        total=per_unit("total_us", ["busy_ns", "idle_ns"]),
-        parts=[per_unit("busy_us", ["busy_ns"])] + [per_unit(f"{one}_us", [f"{one}_ns"]) for one in CAUSES],
-        others=[
-            of_samples("idle_share", _idle_share(mine), _idle_share(theirs), every),
-            per_unit("kernels", ["kernels"], 1.0),
-        ],
-        phases=_phases(a, b),
-        kernels=kernels,
-        kernels_in_all=in_all,
-        warnings=_warnings(a, b, unit),
-    )
+    shares = of_samples("idle_share", _idle_share(mine), _idle_share(theirs), every)
+    return {
+        "unit": label(unit),
+        "counts": (len(mine), len(theirs)),
+        "total": per_unit("total_us", ["busy_ns", "idle_ns"]),
+        "parts": [per_unit("busy_us", ["busy_ns"])]
+        + [per_unit(f"{one}_us", [f"{one}_ns"]) for one in CAUSES],
+        "others": [shares, per_unit("kernels", ["kernels"], 1.0)],
+        "kernels": kernels,
+        "kernels_in_all": in_all,
+    }
 
 
 def _idle_share(table: pd.DataFrame) -> Sample:
@@ -133,32 +149,29 @@ def _mean(values: pd.Series | np.ndarray, scale: float = 1e3) -> Sample:
     return ratio_of(values, np.full(len(values), scale))
 
 
-def _phases(a: Side, b: Side) -> list[Change]:
-    """The phases with GPU work in both, each per occurrence."""
-    theirs = {_key(row): row for row in b.phases.to_dict("records")}
-    found = []
-    for row in a.phases.to_dict("records"):
-        other = theirs.get(_key(row))
-        if other is None or not (row["work"] and other["work"]) or _cut_short(a, b, _key(row)):
-            continue
-        x, y = (_mean(t["busy_ns"] + t["idle_ns"]) for t in (s.repeats.of(_key(row)) for s in (a, b)))
-        if len(x) and len(y):
-            found.append(of_samples(":".join(part for part in _key(row) if part), x, y, row["name"]))
-        if len(found) == _PHASES:
-            break
-    return found
+def _phases(a: Side, b: Side) -> tuple[list[Change], dict[str, str]]:
+    """The phases with GPU work in both, each per occurrence; and the others, with the reason."""
+    mine, theirs = (
+        {_key(row): row for row in side.phases.to_dict("records") if row["work"]} for side in (a, b)
+    )
+    found: list[Change] = []
+    left_out: dict[str, str] = {}
+    for key in [*mine, *(key for key in theirs if key not in mine)]:
+        name = ":".join(part for part in key if part)
+        if key not in mine or key not in theirs:
+            why = f"only in {a.name if key in mine else b.name}"
+        else:
+            why = work.difference(key, a.steps, b.steps)
+        if why:
+            left_out |= {name: why} if len(left_out) < _PHASES else {}
+        elif len(found) < _PHASES:
+            x, y = (_mean(t["busy_ns"] + t["idle_ns"]) for t in (s.repeats.of(key) for s in (a, b)))
+            found += [of_samples(name, x, y, key[1])] if len(x) and len(y) else []
+    return found, left_out
 
 
-def _key(row: dict[Any, Any]) -> Unit:
+def _key(row: Mapping[Any, Any]) -> Unit:
     return str(row["domain"]), str(row["name"])
-
-
-def _cut_short(a: Side, b: Side, unit: Unit) -> bool:
-    """Whether this phase holds decode steps, and not as many in both traces: then it doesn't compare."""
-    if unit[0] != HARNESS_DOMAIN or unit[1] not in (ITERATION, DECODE):
-        return False
-    steps = [side.count(STEPS) / side.count(unit) for side in (a, b)]
-    return steps[0] != steps[1]
 
 
 def _kernels(a: Side, b: Side, unit: Unit, counts: tuple[int, int]) -> tuple[list[KernelChange], int]:
@@ -181,7 +194,7 @@ def _kernels(a: Side, b: Side, unit: Unit, counts: tuple[int, int]) -> tuple[lis
     return found, len(changed)
 
 
-def _warnings(a: Side, b: Side, unit: Unit) -> list[str]:
+def _warnings(a: Side, b: Side, unit: Unit | None) -> list[str]:
     found = [f"{side.name}: {warning}" for side in (a, b) for warning in side.warnings]
     if a.gpus != b.gpus:
         found.append(f"differs: GPU of the trace: {a.gpus or 'unknown'} and {b.gpus or 'unknown'}")
@@ -189,8 +202,11 @@ def _warnings(a: Side, b: Side, unit: Unit) -> list[str]:
         found.append(f"differs: nsys: {a.nsys or 'unknown'} and {b.nsys or 'unknown'}")
     if a.whole_graphs != b.whole_graphs:
         found.append(
-            "one trace has its CUDA graphs as a whole: kernels, and gaps between them, don't compare"
+            "one trace has its CUDA graphs as a whole: kernels, and gaps between them, don't compare; "
+            "its busy time includes those gaps"
         )
+    if a.whole_graphs and b.whole_graphs:
+        found.append("both traces have CUDA graphs as a whole: busy time includes the gaps inside them")
     if unit == WINDOW:
         found.append("no ranges in common: whole traces are compared, whatever they lasted")
     return found

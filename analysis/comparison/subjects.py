@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from analysis.accounting.phases import DECODE_STEP
 from analysis.errors import TraceError
 
 RECORD, MEASURED = "run.json", "measure.json"
@@ -41,6 +44,19 @@ class Subject:
     def iterations(self) -> Sequence[Mapping[str, Any]]:
         """The timed iterations without a profiler."""
         return list(self.measured.get("iterations", []))
+
+    @property
+    def steps_per_iteration(self) -> float | None:
+        """Decode steps that the host took part in, of a timed iteration; None if none was timed."""
+        steps = [len(one["phases"].get(DECODE_STEP, [])) for one in self.iterations]
+        return float(np.median(steps)) if steps else None
+
+    @property
+    def tokens_per_step(self) -> float | None:
+        """Tokens that such a step gave, None if nobody counted them."""
+        tokens = sum(one.get("counts", {}).get("tokens", 0) for one in self.iterations)
+        steps = sum(len(one["phases"].get(DECODE_STEP, [])) for one in self.iterations)
+        return tokens / steps if tokens and steps else None
 
     @property
     def workload(self) -> Mapping[str, Any]:
@@ -201,19 +217,22 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 def _told_apart(group: list[Subject]) -> list[Subject]:
-    """Names that differ: the scope alone where it does, otherwise with the run's own name or its path."""
-    for name in (
-        lambda one: one.name,
-        lambda one: one.record.get("id") or one.name,
-        lambda one: str(one.path),
-    ):
-        names = [name(one) for one in group]
+    """Names that differ: the scope alone where it does, otherwise the run's id or the end of its path."""
+    ids = [str(one.record.get("id") or one.name) for one in group]
+    for names in ([one.name for one in group], ids, _endings(group)):
         if len(set(names)) == len(names):
-            return [
-                Subject(new, one.path, one.trace, one.record, one.measured)
-                for new, one in zip(names, group, strict=True)
-            ]
+            return [replace(one, name=new) for one, new in zip(group, names, strict=True)]
     return group
+
+
+def _endings(group: Sequence[Subject]) -> list[str]:
+    """The shortest endings of their paths that differ, without what follows the scope and is alike in all."""
+    parts = [one.path.resolve().parts for one in group]
+    while len({one[-1] for one in parts}) == 1 and parts[0][-1] != group[0].name and min(map(len, parts)) > 1:
+        parts = [one[:-1] for one in parts]
+    lengths = range(1, max(map(len, parts)) + 1)
+    endings = (["/".join(one[-length:]) for one in parts] for length in lengths)
+    return next((names for names in endings if len(set(names)) == len(names)), [one.name for one in group])
 
 
 def _stem(path: Path) -> str:

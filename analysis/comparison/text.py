@@ -14,10 +14,13 @@ from rich.text import Text
 from analysis.comparison.limits import FINE, NOISY, REGRESSION, Outcome
 from analysis.comparison.numbers import Change
 from analysis.comparison.pairs import Comparison
+from analysis.comparison.sides import TraceChanges
 from analysis.statistics import MIN_SAMPLES, Estimate
 
 _NAME_WIDTH = 12
+_HEADING_WIDTH = 16  # of a subject's name; longer ones stand above the table
 _WHOLE_FROM = 1000
+_INTERVAL = "95% interval"
 _SHARES = ("share", "wer", "cer", "agreement", "overhead")  # in the names of metrics that are shares
 _STYLE = {FINE: "green", REGRESSION: "bold red", NOISY: "yellow"}
 _VERDICT = {FINE: "fine", REGRESSION: "REGRESSION", NOISY: "too noisy to tell"}
@@ -32,21 +35,38 @@ def comparison(found: Comparison) -> Group:
     parts: list[RenderableType] = [Text(found.sentence, style="bold")]
     parts += [warning(one) for one in found.warnings] + [Text()]
     a, b = found.a.name, found.b.name
+    if max(len(a), len(b)) > _HEADING_WIDTH:
+        parts += [Text(f"A: {a}\nB: {b}"), Text()]
+        a, b = "A", "B"
     if found.latencies:
         parts.append(_changes("Latency, without a profiler", "metric", a, b, found.latencies))
-    if traces := found.traces:
-        steps = " and ".join(str(n) for n in dict.fromkeys(traces.counts))
-        title = f"Time per {traces.unit}, traced (over {steps} of them)"
-        parts.append(_changes(title, "µs of", a, b, [traces.total, *traces.parts, *traces.others]))
-        if traces.phases:
-            parts.append(_changes("Phases, traced: busy and idle time of one", "µs of", a, b, traces.phases))
-        if traces.kernels:
-            parts.append(_kernels(found))
+    if found.traces:
+        parts += _traces(found.traces, a, b)
     return Group(*parts)
 
 
+def _traces(traces: TraceChanges, a: str, b: str) -> list[RenderableType]:
+    parts: list[RenderableType] = []
+    if traces.total:
+        steps = " and ".join(str(n) for n in dict.fromkeys(traces.counts))
+        title = f"Time per {traces.unit}, traced (over {steps} of them)"
+        parts.append(_changes(title, "µs of", a, b, [traces.total, *traces.parts, *traces.others]))
+    if traces.phases:
+        parts.append(_changes("Phases, traced: busy and idle time of one", "µs of", a, b, traces.phases))
+    for why in dict.fromkeys(traces.left_out.values()):
+        phases = ", ".join(phase for phase, because in traces.left_out.items() if because == why)
+        parts.append(
+            Text(f"left out: {phases} ({'see above' if why == traces.reason else why})", style="dim")
+        )
+    if traces.left_out:
+        parts.append(Text())
+    if traces.kernels:
+        parts.append(_kernels(traces, a, b))
+    return parts
+
+
 def _changes(title: str, what: str, a: str, b: str, changes: Sequence[Change]) -> Table:
-    table = _table(title, [what], [a, b, "change", "", "95% interval"], ["note"])
+    table = _table(title, [what], [a, b, "change", "", _INTERVAL], ["note"])
     for one in changes:
         if one.a.value == one.b.value == 0:
             continue
@@ -58,14 +78,11 @@ def _changes(title: str, what: str, a: str, b: str, changes: Sequence[Change]) -
     return table
 
 
-def _kernels(found: Comparison) -> Table:
-    traces = found.traces
-    assert traces is not None
+def _kernels(traces: TraceChanges, a: str, b: str) -> Table:
     rest = traces.kernels_in_all - len(traces.kernels)
     title = f"Kernels whose time changed, µs per {traces.unit}"
     title += f" (the {len(traces.kernels)} largest changes of {traces.kernels_in_all})" if rest else ""
-    a, b = found.a.name, found.b.name
-    table = _table(title, ["kernel", "shape"], ["calls", a, b, "change", "95% interval"])
+    table = _table(title, ["kernel", "shape"], ["calls", a, b, "change", _INTERVAL], fold=True)
     for one in traces.kernels:
         calls = " → ".join(number("", count) for count in one.calls)
         change = number("", one.time.delta.value, sign=True)
@@ -76,7 +93,7 @@ def _kernels(found: Comparison) -> Table:
 
 def outcomes(found: Sequence[Outcome]) -> Table:
     """What was allowed, what was measured, and the verdict."""
-    table = _table("", ["metric"], ["baseline", "run", "change", "95% interval", "limit"], ["verdict", "why"])
+    table = _table("", ["metric"], ["baseline", "run", "change", _INTERVAL, "limit"], ["verdict", "why"])
     for one in found:
         form = _percent if one.limit.relative else partial(number, one.change.metric, sign=True)
         low, high = one.measured.low, one.measured.high
@@ -140,13 +157,18 @@ def _ratio(change: Change) -> str:
     return "" if any(word in change.metric for word in _SHARES) else _percent(change.ratio.value)
 
 
-def _table(title: str, names: Sequence[str], numbers: Sequence[str], notes: Sequence[str] = ()) -> Table:
-    """Names wrap on a narrow terminal, numbers never do."""
-    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+def _table(
+    title: str, names: Sequence[str], numbers: Sequence[str], notes: Sequence[str] = (), *, fold: bool = False
+) -> Table:
+    """On a narrow terminal intervals and notes wrap, and with `fold` names (of kernels) do; numbers and
+    metrics never do."""
+    table = Table(
+        title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0)
+    )
     for name in names:
-        table.add_column(name, overflow="fold", min_width=_NAME_WIDTH)
+        table.add_column(name, overflow="fold", min_width=_NAME_WIDTH, no_wrap=not fold)
     for heading in numbers:
-        table.add_column(heading, justify="right", no_wrap=True)
+        table.add_column(heading, justify="right", no_wrap=heading != _INTERVAL)
     for name in notes:
         table.add_column(name)
     return table

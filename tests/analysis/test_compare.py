@@ -93,8 +93,9 @@ def test_tables_say_it_first_in_a_sentence(traces: tuple[Path, Path], tmp_path: 
 @pytest.fixture
 def runs(tmp_path: Path, traces: tuple[Path, Path]) -> tuple[Path, Path]:
     rng = np.random.default_rng(1)
-    slow = write_run(tmp_path / "old" / "baseline" / "20260101T000000Z", rng.normal(7, 0.05, 20))
-    fast = write_run(tmp_path / "old" / "graphs" / "20260102T000000Z", rng.normal(1, 0.005, 20))
+    old = tmp_path / "old"
+    slow = write_run(old / "baseline" / "20260101T000000Z", rng.normal(7, 0.05, 20), tokens=A["steps"])
+    fast = write_run(old / "graphs" / "20260102T000000Z", rng.normal(1, 0.005, 20), tokens=B["steps"])
     traces[0].rename(slow / "trace.sqlite")
     traces[1].rename(fast / "trace.sqlite")
     return slow, fast
@@ -118,9 +119,11 @@ def test_runs_without_their_iterations_are_compared_by_what_they_recorded(tmp_pa
     (found,) = compared(a, b, cwd=tmp_path)
     (latency,) = found["latencies"]
     assert latency["metric"] == "ms_per_token" and latency["delta"]["value"] == 7
-    # In quadrature: 0.1 and 0.2 ms.
+    # In quadrature: 0.1 and 0.2 ms; for the ratio of 2, the logarithms of 70/69 and 71/70.
     assert latency["delta"]["high"] == pytest.approx(7 + 0.05**0.5)
-    assert latency["ratio"]["low"] == pytest.approx(1 - 2 * (2 / 70**2) ** 0.5)
+    down, up = np.log(70 / 69), np.log(71 / 70)
+    assert latency["ratio"]["low"] == pytest.approx(2 * np.exp(-np.hypot(down, up)) - 1)
+    assert any("no such iterations in measure.json" in warning for warning in found["warnings"])
 
 
 def test_runs_on_a_cpu_are_compared_by_their_latencies(runs: tuple[Path, Path], tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from test_analysis_command import analysis
 
 from analysis.__main__ import main
 from analysis.comparison.limits import FINE, NOISY, REGRESSION, judge, parse
-from analysis.statistics import Estimate, change, estimate, median_of
+from analysis.statistics import Estimate, change, change_of_estimates, estimate, median_of
 
 RESULTS = Path(__file__).parents[2] / "results" / "h200"
 DRAWS = 200
@@ -145,6 +145,51 @@ def test_exit_codes_of_a_gate(baseline: Path, tmp_path: Path) -> None:
     assert gate(slower, "latency=+50%", "kernels_per_token=0") == 1
     assert gate(noisy, "latency=+5%") == 3
     assert gate(few, "latency=+5%") == 3
+
+
+def test_a_positive_number_never_falls_by_more_than_all_of_it() -> None:
+    wide, steady = Estimate(1.0, 0.4, 4.0, 20), Estimate(2.0, 1.9, 2.1, 20)
+    for a, b in ((steady, wide), (wide, steady), (wide, wide), (steady, Estimate(0.02, -0.01, 0.05, 20))):
+        found = change_of_estimates(a, b, relative=True)
+        assert found.low is not None and found.high is not None
+        assert -1 <= found.low < found.value < found.high
+    rng = np.random.default_rng(23)
+    long, short = (median_of(scale * np.exp(rng.normal(0, 2.0, 8))) for scale in (7.0, 1.0))
+    assert (change(long, short, relative=True).low or 0) > -1
+    # Up by so much is down by so much, seen from the other side.
+    up, down = (change_of_estimates(*pair, relative=True) for pair in ((wide, steady), (steady, wide)))
+    assert up.low is not None and down.high is not None
+    assert (1 + up.low) * (1 + down.high) == pytest.approx(1)
+
+
+def test_a_number_that_was_zero_may_not_grow_unnoticed() -> None:
+    zero, some = (Estimate(value, None, None, 1) for value in (0.0, 0.1))
+    assert judge(change_of_estimates(zero, some, relative=True), 0.05) == REGRESSION
+    assert judge(change_of_estimates(zero, zero, relative=True), 0.05) == FINE
+
+
+def test_without_its_iterations_a_run_is_held_by_what_it_recorded_and_that_is_said(
+    baseline: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def gate(run: Path) -> tuple[int, str]:
+        code = main(["check", str(run), "--baseline", str(noisy), "--max", "latency=+5%", "--json"])
+        return code, capsys.readouterr().out
+
+    recorded = {"ms_per_token": 7.0, "ms_per_token.low": 2.0, "ms_per_token.high": 9.0}
+    noisy = write_run(tmp_path / "noisy" / "1", [7.0] * 20, metrics=recorded)
+    bare = write_run(tmp_path / "bare" / "1", [], metrics=recorded)
+    (bare / "measure.json").unlink()
+    code, text = gate(bare)
+    found = json.loads(text)
+    assert code == 3 and found["outcomes"][0]["ratio"]["low"] > -1
+    assert found["warnings"] == [
+        "bare: no such iterations in measure.json, so latencies are compared by the medians and intervals "
+        "in run.json, taken as independent"
+    ]
+    assert not json.loads(gate(noisy)[1])["warnings"]
+    # A time without an interval is not known to be worse, however much slower it is.
+    unknown = write_run(tmp_path / "unknown" / "1", [], metrics={"ms_per_token": 14.0})
+    assert gate(unknown)[0] == 3
 
 
 def test_json_of_a_gate(baseline: Path, tmp_path: Path) -> None:
