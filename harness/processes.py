@@ -8,6 +8,7 @@ import selectors
 import signal
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -19,6 +20,7 @@ from rich.console import Console
 from harness.progress import Bar
 
 GRACE_S = 5.0
+_LOOK_S = 0.02
 _CHUNK = 1 << 16
 
 
@@ -51,12 +53,22 @@ def end(child: subprocess.Popen[bytes]) -> None:
     """End the session of `child` and all descendants: TERM, five seconds, KILL."""
     family = _family(child.pid)
     _signal(family, signal.SIGTERM)
+    deadline_s = time.monotonic() + GRACE_S
     try:
-        psutil.wait_procs(family, timeout=GRACE_S)
+        while any(map(lives, family)) and time.monotonic() < deadline_s:
+            time.sleep(_LOOK_S)
     finally:  # a second Ctrl-C cuts the grace short
         _signal(family, signal.SIGKILL)
         with suppress(subprocess.TimeoutExpired):
             child.wait(GRACE_S)
+
+
+def lives(process: psutil.Process) -> bool:
+    """Whether it still does something. A zombie doesn't: nsys leaves one behind, and process 1 of a container
+    collects those of others late or never, which isn't to be waited for."""
+    with suppress(psutil.NoSuchProcess):
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    return False
 
 
 @contextmanager

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
 import signal
+import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -14,11 +17,35 @@ from rich.console import Console
 from harness import processes
 from harness.progress import Bar
 
+PR_SET_CHILD_SUBREAPER = 36  # of linux/prctl.h: orphans become this process's children
+
 # A child that starts a grandchild in another session, as profilers do, prints its number, and goes on.
 PARENT_OF_STRAY = """
 import subprocess, sys, time
 stray = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], start_new_session=True)
 print(stray.pid, flush=True)
+"""
+
+# A child whose own child is dead and not collected when it ends.
+LEAVE_A_ZOMBIE = """
+import os
+zombie = os.fork() or os._exit(0)
+os.waitid(os.P_PID, zombie, os.WEXITED | os.WNOWAIT)
+print(zombie)
+"""
+RUN_WITHOUT_WAITING = """
+import sys, time
+
+def sleep(seconds):
+    raise AssertionError("there is nothing to wait for")
+
+time.sleep = sleep  # before psutil takes it
+from pathlib import Path
+from rich.console import Console
+from harness import processes
+from harness.progress import Bar
+code, log = sys.argv[1:]
+sys.exit(processes.run([sys.executable, "-c", code], Path(log), Bar(Console(quiet=True), "test")))
 """
 
 
@@ -60,7 +87,20 @@ def test_a_descendant_in_another_session_is_ended(tmp_path: Path) -> None:
     screen = Screen(interrupt_at="ready")
     with pytest.raises(KeyboardInterrupt):
         processes.run([sys.executable, "-c", code], tmp_path / "log", screen)  # type: ignore[arg-type]
-    assert not psutil.pid_exists(int(screen.lines[0]))
+    stray = int(screen.lines[0])
+    assert not (psutil.pid_exists(stray) and processes.lives(psutil.Process(stray)))
+
+
+def test_the_dead_are_not_waited_for(tmp_path: Path) -> None:
+    """Process 1 of a container may never collect what a profiler leaves behind. Here that is this process."""
+    libc, log = ctypes.CDLL(None), tmp_path / "log"
+    libc.prctl(PR_SET_CHILD_SUBREAPER, 1)
+    try:
+        subprocess.run([sys.executable, "-c", RUN_WITHOUT_WAITING, LEAVE_A_ZOMBIE, log], check=True)
+    finally:
+        libc.prctl(PR_SET_CHILD_SUBREAPER, 0)
+    zombie = int(log.read_text())
+    assert os.waitpid(zombie, os.WNOHANG) == (zombie, 0)
 
 
 def test_a_descendant_that_keeps_the_output_open_is_not_waited_for(tmp_path: Path) -> None:
