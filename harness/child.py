@@ -14,6 +14,7 @@ from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
+from analysis.engine.collection import postponed
 from harness import environment, workload
 from harness.capture import capture_for
 from harness.capture.ncu import STEP, OneStep, StepDone
@@ -58,10 +59,10 @@ def _perform(role: str, cfg: DictConfig, run: Path) -> dict[str, Any]:
     capture = capture_for(cfg.capture, cfg.device)
     traced = role in ("trace", "sample")
     annotator: Annotator = capture.annotator() if traced else NvtxAnnotator()
-    timer = CudaTimer() if cfg.device == "cuda" else HostTimer()
     warmup, iterations = _counts(role, cfg)
     total = warmup + iterations
-    work = workload.load(cfg.workload).build(cfg, cfg.device)
+    work = _build(cfg)
+    timer = CudaTimer() if cfg.device == "cuda" else HostTimer()
     try:
         for n in range(warmup):
             report(n, total, f"{role}: warm-up")
@@ -90,6 +91,11 @@ def _perform(role: str, cfg: DictConfig, run: Path) -> dict[str, Any]:
         work.close()
 
 
+def _build(cfg: DictConfig) -> Workload:
+    with postponed():  # torch and transformers are half a million objects, walked through again and again
+        return workload.load(cfg.workload).build(cfg, cfg.device)
+
+
 def _counts(role: str, cfg: DictConfig) -> tuple[int, int]:
     """Warm-up and iterations of a role."""
     if role == "measure":
@@ -99,8 +105,8 @@ def _counts(role: str, cfg: DictConfig) -> tuple[int, int]:
 
 def _replay(cfg: DictConfig) -> dict[str, Any]:
     """An iteration up to the end of the decode step that is measured; its times mean nothing."""
+    work = _build(cfg)
     timer = CudaTimer() if cfg.device == "cuda" else HostTimer()
-    work = workload.load(cfg.workload).build(cfg, cfg.device)
 
     def begun(number: int) -> int:
         annotator = OneStep(number)
@@ -137,11 +143,8 @@ def _phases(clock: PhaseClock) -> dict[str, list[int]]:
 def _no_collection() -> Iterator[None]:
     """Hold the garbage collector back: it would stop the host in the middle of an iteration."""
     gc.collect()
-    gc.disable()
-    try:
+    with postponed():
         yield
-    finally:
-        gc.enable()
 
 
 def _environment(device: str) -> dict[str, Any]:
@@ -180,4 +183,6 @@ def _cuda_fails() -> bool:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    status = main()
+    gc.freeze()  # or the interpreter, before it ends, looks through all those objects for some to free
+    sys.exit(status)
