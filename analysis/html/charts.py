@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from analysis.memory.phases import drawn
 from analysis.memory.roofline import LATENCY_BOUND_PCT
 from analysis.units import duration, significant
 
@@ -77,6 +78,7 @@ class Area:
     paths: Sequence[tuple[str, str]]  # name, path
     peak: float | None  # position of the peak on y
     finding: str
+    over: str  # "decode step": what the time is that of
 
 
 def roofline(kernels: Sequence[Mapping[str, Any]]) -> Scatter | None:
@@ -109,7 +111,7 @@ def roofline(kernels: Sequence[Mapping[str, Any]]) -> Scatter | None:
 
 
 def dram(memory: Memory) -> Area | None:
-    """DRAM throughput over a typical decode step; None without a timeline."""
+    """DRAM throughput over a typical decode step, or what stands for one; None without a timeline."""
     table = memory.timeline.dropna(subset=["dram_read_gbps", "dram_write_gbps"])
     if len(table) < 2:
         return None
@@ -118,7 +120,8 @@ def dram(memory: Memory) -> Area | None:
     )
     peak = float(memory.peak_gbps) if _positive(memory.peak_gbps) else None
     total = read + write
-    x = Axis("µs since the step's first work", 0.0, float(time.max()))
+    over = drawn(memory.phases)[0]
+    x = Axis(f"µs since the first work of the {over}", 0.0, float(time.max()))
     y = Axis("GB/s", 0.0, max(peak or 0.0, float(total.max())) * 1.06)
     mean, most = significant(float(total.mean())), significant(float(total.max()))
     share = f", {float(total.mean()) / peak:.0%} of the peak of {significant(peak)} GB/s" if peak else ""
@@ -130,7 +133,8 @@ def dram(memory: Memory) -> Area | None:
             ("read", _band(x, y, time, np.zeros_like(read), read)),
         ],
         100 - y.at(peak) if peak else None,
-        f"On average {mean} GB/s over the step{share}; at most {most} GB/s.",
+        f"On average {mean} GB/s over the {over}{share}; at most {most} GB/s.",
+        over,
     )
 
 

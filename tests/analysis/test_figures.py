@@ -182,6 +182,17 @@ def lab(colour: str, vision: str) -> np.ndarray:
     return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
 
 
+def test_the_ladder_calls_no_noise_a_difference() -> None:
+    """The intervals of the first two overlap."""
+    rows = scopes().assign(ms_per_token=[6.9, 5.0, 1.2], low=[4.0, 3.0, 1.1], high=[9.0, 8.0, 1.3])
+    shown = texts(plots.ladder(rows, STAMP))
+    assert "5.00  (within the noise)" in shown and "1.20  (5.8× faster)" in shown
+    assert any(
+        text.startswith("cuda_graphs: 5.00 ms per token against")
+        for text in texts(plots.ladder(rows.head(2), STAMP))
+    )
+
+
 def test_the_ladders_footer_leaves_it_to_the_subtitle_what_was_profiled() -> None:
     labels = texts(plots.ladder(scopes_by_cause(), STAMP))
     assert "NVIDIA H200 · commit 1a2b3c4 · 2026-11-22" in labels
