@@ -31,7 +31,7 @@ def of_run(record: Record, outputs: Path, detail: Traced | None, compare_with: s
 
     bundled = record.capture["recorded"]
     if detail and not bundled:
-        detail = _by_token(detail, record)
+        detail = _of_its_run(detail, record)
     other, reference = None, None
     warnings: list[str] = []
     try:
@@ -132,7 +132,7 @@ def environment(record: Record, folder: Path) -> list[tuple[str, str]]:
         and f"{trace['iterations']} iterations after {trace['warmup']} of warm-up",
         "Profiler": record.capture["backend"],
         "Profiler's cost": OVERHEAD in record.metrics
-        and f"a token takes {shown(OVERHEAD, record.metrics[OVERHEAD])} longer while traced",
+        and f"a token takes {report.longer(record.metrics[OVERHEAD])} while traced",
         "GPU metrics": METRICS_OVERHEAD in record.metrics
         and f"recorded apart, with tokens that take {report.longer(record.metrics[METRICS_OVERHEAD])}",
     }
@@ -140,20 +140,23 @@ def environment(record: Record, folder: Path) -> list[tuple[str, str]]:
 
 
 def _detail(record: Record, outputs: Path, label: str) -> Traced | None:
-    """What is kept of a run's trace, per token."""
+    """What is kept of a run's trace."""
     found = details.load(outputs / record.id, label)
-    return found if found is None or record.capture["recorded"] else _by_token(found, record)
+    return found if found is None or record.capture["recorded"] else _of_its_run(found, record)
 
 
-def _by_token(detail: Traced, record: Record) -> Traced:
-    """The same with a bar per token where a step is not one: the device repeats the steps of a graph by
-    itself, or a round gives several. The run says how many tokens an iteration has."""
+def _of_its_run(detail: Traced, record: Record) -> Traced:
+    """The same with what its run says: how well the time of a token is known, and how many tokens an
+    iteration has. A bar is per token then where a step is not one: the device repeats the steps of a graph
+    by itself, or a round gives several."""
     bar, per_round = detail.bar, record.metrics.get("tokens_per_round", 1.0)
+    if between := _times({"": record})[1].get(""):
+        bar = replace(bar, unprofiled_interval=between)
     counts = {phase.name: phase.count for phase in detail.phases if phase.kernels}
     tokens = round(record.metrics.get("tokens", 0.0) * counts.get(ITER, 0))
-    if not tokens or DECODE not in counts or (bar.tokens and per_round == 1.0):
-        return detail
-    return replace(detail, bar=replace(bar, units=tokens, tokens=True))
+    if tokens and DECODE in counts and not (bar.tokens and per_round == 1.0):
+        bar = replace(bar, units=tokens, tokens=True)
+    return replace(detail, bar=bar)
 
 
 def _figures(record: Record, detail: Traced | None) -> dict[str, str]:

@@ -11,7 +11,7 @@ import pandas as pd
 
 from analysis.accounting.account import Account
 from analysis.accounting.phases import DECODE, DECODE_STEP, HARNESS_DOMAIN
-from analysis.headline import focus
+from analysis.headline import Interval, focus, overlapping
 from analysis.reading.trace import Trace
 from analysis.units import significant
 
@@ -43,6 +43,7 @@ class Breakdown:
     unprofiled_ms: float | None = None  # of a token
     note: str = ""
     graphs: int = 0
+    unprofiled_interval: Interval | None = None  # 95%, ms
 
     @property
     def total_ns(self) -> int:
@@ -102,12 +103,7 @@ def difference(one: Breakdown, other: Breakdown) -> list[str]:
             f"A traced token of {one.label} takes as long as one of {other.label}, within {_ALIKE:.0%}."
         ]
     elif _only_traced(fast, slow):
-        costs = " and ".join(f"{bar.profiled_longer:+.0%} for {bar.label}" for bar in (fast, slow))
-        work = _work(slow.ms(BUSY) - fast.ms(BUSY))
-        traced = [
-            f"{times}. That is not so without the profiler, whose cost differs ({costs}), so what the traces "
-            f"differ in is not explained here; the GPU's own work of {fast.label} takes {work}."
-        ]
+        traced = [f"{times}. {_unexplained(fast, slow)}"]
     else:
         traced = [f"{times}. {_explained(fast, slow)}"]
     return [sentence for sentence in [*traced, _launches(fast, slow), *plain] if sentence]
@@ -125,15 +121,33 @@ def _unprofiled(one: Breakdown, other: Breakdown) -> list[str]:
     )
     if 1 - 1 / ratio < _ALIKE:
         return [f"{times}: alike within {_ALIKE:.0%}."]
+    if _noise(fast, slow):
+        return [f"{times}: a difference within the noise."]
     faster = f"{ratio:.1f} times as fast" if ratio >= _TIMES_FROM else f"{ratio - 1:.0%} faster"
     return [f"{times}: {fast.label} is {faster}."]
 
 
 def _only_traced(fast: Breakdown, slow: Breakdown) -> bool:
-    """Whether what the traces say is not so without the profiler: there `fast` is as slow, or slower."""
+    """Whether what the traces say is not known to be so without the profiler, where both were timed."""
     if not (fast.unprofiled_ms and slow.unprofiled_ms):
         return False
-    return slow.unprofiled_ms - fast.unprofiled_ms < _ALIKE * slow.unprofiled_ms
+    alike = slow.unprofiled_ms - fast.unprofiled_ms < _ALIKE * slow.unprofiled_ms
+    return alike or _noise(fast, slow)
+
+
+def _noise(one: Breakdown, other: Breakdown) -> bool:
+    """Whether the intervals of their times without the profiler overlap, as far as they are known."""
+    return overlapping(one.unprofiled_interval, other.unprofiled_interval)
+
+
+def _unexplained(fast: Breakdown, slow: Breakdown) -> str:
+    costs = " and ".join(f"{bar.profiled_longer:+.0%} for {bar.label}" for bar in (fast, slow))
+    clearly = "clearly " if _noise(fast, slow) else ""
+    return (
+        f"That is not {clearly}so without the profiler, whose cost differs ({costs}), so what the traces "
+        f"differ in is not explained here; the GPU's own work of {fast.label} takes "
+        f"{_work(slow.ms(BUSY) - fast.ms(BUSY))}."
+    )
 
 
 def _explained(fast: Breakdown, slow: Breakdown) -> str:

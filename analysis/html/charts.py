@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from analysis.memory import Memory
 
 _LABELLED = 5  # points of the scatter with a name beside them
+_LABEL_ROOM = (40.0, 6.0)  # per cent of the chart, across and up, between points with names
 _RADIUS_PX = (4.0, 18.0)
 _MIN_PCT = 0.1  # where the scatter's logarithmic axes begin; points below lie on the edge
 
@@ -91,17 +92,20 @@ def roofline(kernels: Sequence[Mapping[str, Any]]) -> Scatter | None:
     y = Axis("memory throughput, % of peak", _MIN_PCT, 100, log=True, unit="%")
     known.sort(key=lambda kernel: -float(kernel["total_ns"]))  # small ones are drawn last, on top
     longest = float(known[0]["total_ns"])
-    points = []
+    points, named = [], list[tuple[float, float]]()
     for number, kernel in enumerate(known):
         across, up = x.at(float(kernel["compute_pct"])), y.at(float(kernel["memory_pct"]))
         total_ns, kind = float(kernel["total_ns"]), str(kernel["memory_class"])
+        room = all(abs(up - v) > _LABEL_ROOM[1] or abs(across - u) > _LABEL_ROOM[0] for u, v in named)
+        if named_here := number < _LABELLED and room:
+            named.append((across, up))
         points.append(
             Point(
                 across,
                 round(100 - up, 2),
                 round(max(_RADIUS_PX[1] * math.sqrt(total_ns / longest), _RADIUS_PX[0]), 1),
                 kind,
-                str(kernel["name"]) if number < _LABELLED else "",
+                str(kernel["name"]) if named_here else "",
                 f"{kernel['name']}\n{kernel['memory_pct']:.1f}% memory, {kernel['compute_pct']:.1f}% compute"
                 f"\n{kind}\n{duration(total_ns)} in {int(kernel['count']):,} launches",
                 "end" if across > 50 else "start",

@@ -80,7 +80,7 @@ def ladder(rows: pd.DataFrame, stamp: Stamp) -> Figure:
         kernels, numbers["kernels_per_token"], _plain(numbers["kernels_per_token"]), HOST, "kernels per token"
     )
     _bars(encode, numbers["encode_ms"], _plain(numbers["encode_ms"]), MUTED, "encoder (ms)")
-    latency.set_xlim(0, _top(numbers[["ms_per_token", "p75"]].max(axis=1)) * 1.7)
+    latency.set_xlim(0, _top(numbers[["ms_per_token", "p75"]].max(axis=1)) * 1.8)
     idle.set_xlim(0, 1.35)
     idle.set_xticks([0, 0.5, 1])
     idle.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
@@ -138,7 +138,7 @@ def _compared(rows: pd.DataFrame) -> list[str]:
         label = significant(value) if not np.isnan(value) else ""
         noise = overlapping(intervals.get(scope), intervals.get(rows["scope"].iloc[0]))
         if noise and not 1 / (1 + _NOTEWORTHY) <= ratio <= 1 + _NOTEWORTHY:
-            label += "  (within the noise)"
+            label += "  (within noise)"
         elif ratio > 1 + _NOTEWORTHY:
             label += f"  ({ratio:.1f}× faster)"
         elif ratio < 1 / (1 + _NOTEWORTHY):

@@ -209,7 +209,7 @@ def test_the_ladder_calls_no_noise_a_difference() -> None:
     """The intervals of the first two overlap."""
     rows = scopes().assign(ms_per_token=[6.9, 5.0, 1.2], low=[4.0, 3.0, 1.1], high=[9.0, 8.0, 1.3])
     shown = texts(plots.ladder(rows, STAMP))
-    assert "5.00  (within the noise)" in shown and "1.20  (5.8× faster)" in shown
+    assert "5.00  (within noise)" in shown and "1.20  (5.8× faster)" in shown
     assert any(
         text.startswith("cuda_graphs: 5.00 ms per token against")
         for text in texts(plots.ladder(rows.head(2), STAMP))

@@ -182,6 +182,16 @@ def test_a_difference_that_only_the_traces_have_is_not_explained() -> None:
         assert last.endswith(end) and "as long" not in last
 
 
+def test_a_difference_within_the_noise_is_not_explained() -> None:
+    slow = replace(bar("slow", 10_000_000, 90_000_000, 7.2), unprofiled_interval=(6.0, 9.0))
+    fast = replace(bar("fast", 9_000_000, 60_000_000, 5.0), unprofiled_interval=(2.0, 8.0))
+    first, *_, last = difference(fast, slow)
+    assert "That is not clearly so without the profiler" in first and "less idle time" not in first
+    assert last.endswith("one of slow 7.20 ms: a difference within the noise.")
+    clear = replace(fast, unprofiled_interval=(4.9, 5.1))
+    assert "less idle time" in difference(clear, slow)[0]
+
+
 def test_whole_graphs_are_named_and_their_kernels_unknown(loop: tuple[Trace, Account]) -> None:
     found = html.traced(*loop, "loop", ms_per_token=0.2).bar
     assert (found.graphs, found.launch_calls, found.tokens) == (1, 1, False), "of one decode phase"

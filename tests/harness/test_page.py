@@ -28,6 +28,8 @@ def test_a_loop_on_the_device_is_shown_per_token_like_the_others() -> None:
     assert steps.tokens and loop.tokens and not steps.graphs and loop.graphs
     assert loop.ms() == pytest.approx(run_of("single_launch").metrics["ms_per_token"], rel=0.05)
     assert steps.per_unit(steps.kernels) == report.runs[0].metrics["kernels_per_token"]
+    metrics = report.runs[0].metrics
+    assert steps.unprofiled_interval == (metrics["ms_per_token.low"], metrics["ms_per_token.high"])
     assert dict(report.environment)["On each run's page"].startswith("what differs: ")
     assert "Command" not in dict(report.environment)
 
