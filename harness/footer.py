@@ -74,8 +74,9 @@ def _sampling(records: Mapping[str, Record]) -> str:
         return note
     of = f" of {', '.join(apart)}" if len(records) > 1 else ""
     return (
-        f"{note} The loop{of} is one graph, whose kernels that process traced one by one, which delays them: "
-        "times of its kernels and DRAM GB/s are those of a slowed loop; the bytes are not changed."
+        f"{note} The CUDA graphs{of} are one piece each in the trace, but that process traced the kernels "
+        "inside one by one, which delays them: their times and DRAM GB/s there are those of a slowed run; "
+        "the bytes are not changed."
     )
 
 

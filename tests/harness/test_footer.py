@@ -43,11 +43,11 @@ def test_the_cost_of_each_run_is_told_where_there_are_several() -> None:
     )
     assert "(a +44.3%, b +128.9%)" in traced and "somewhat" not in traced
     assert "(a +50.0%, b -4.0%)" in sampled
-    assert "The loop of b is one graph" in sampled and "the bytes are not changed" in sampled
+    assert "The CUDA graphs of b are one piece each" in sampled and "the bytes are not changed" in sampled
 
 
 def test_a_loop_that_was_recorded_node_by_node_is_slowed_down_by_that() -> None:
-    assert "traced one by one, which delays them" in notes({"x": record(GRAPH, NODE)})[-1]
+    assert "traced the kernels inside one by one, which delays them" in notes({"x": record(GRAPH, NODE)})[-1]
     assert "one by one" not in notes({"x": record(GRAPH, GRAPH)})[-1]
 
 
