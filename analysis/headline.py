@@ -24,6 +24,8 @@ _IS = {
     "profiler": "is the profiler's own overhead",
     "unknown": "has no cause that the trace could tell",
 }
+Interval = tuple[float, float]
+
 _WORTH_A_CAUSE = 0.005  # share of idle time below which it doesn't matter what it waits for
 
 
@@ -32,7 +34,8 @@ class Focus:
     """The part of a trace that its figures and its headline speak about.
 
     gaps: rows of `Account.gaps`; cause_ns: its idle time by cause; steps: its decode steps, 0 if it has none;
-    whole_graphs: whether CUDA graphs in it were traced as one piece, so that gaps inside them are unknown.
+    kernels: those of the steps, where it has some; graphs: how many of them are CUDA graphs that were traced
+    as one piece each, so that the kernels and gaps inside are unknown.
     """
 
     name: str  # "the decode phase", "the traced window"
@@ -41,7 +44,11 @@ class Focus:
     cause_ns: Mapping[str, int]
     kernels: int
     steps: int
-    whole_graphs: bool
+    graphs: int
+
+    @property
+    def whole_graphs(self) -> bool:
+        return self.graphs > 0
 
     @property
     def idle_ns(self) -> int:
@@ -66,17 +73,20 @@ def focus(acc: Account) -> Focus:
             ours = acc.gaps["phase"].astype(object).fillna("")
             gaps = acc.gaps[(ours == DECODE) | ours.str.startswith("decode.")]
             what = "the decode phase" if name == DECODE else "the decode steps"
-            whole = bool(_whole_graphs(acc).str.contains(r"(?:^|, )decode(?:$|[.,])").any())
-            kernels = int(row["kernels"])
+            graphs = _whole_graphs(acc)
+            ours = graphs["phases"].astype(str).str.contains(r"(?:^|, )decode(?:$|[.,])")
+            # Between its steps a decode phase launches a few kernels more.
+            kernels = int((step if step is not None and steps else row)["kernels"])
+            whole = int(graphs.loc[ours, "count"].sum())
             return Focus(what, gaps, int(row["busy_ns"]), cause_ns(row), kernels, steps, whole)
     busy, kernels = int(acc.devices["busy_ns"].sum()), int(acc.devices["kernels"].sum())
-    causes, whole = cause_ns(acc.devices.sum(numeric_only=True)), len(_whole_graphs(acc)) > 0
+    causes, whole = cause_ns(acc.devices.sum(numeric_only=True)), int(_whole_graphs(acc)["count"].sum())
     return Focus("the traced window", acc.gaps, busy, causes, kernels, 0, whole)
 
 
-def _whole_graphs(acc: Account) -> pd.Series:
-    """Of each graph that was traced as one piece, the phases that it was launched in."""
-    return acc.kernels.loc[acc.kernels["kind"] == "graph", "phases"].astype(str)
+def _whole_graphs(acc: Account) -> pd.DataFrame:
+    """Rows of `Account.kernels`: the graphs that were traced as one piece each."""
+    return acc.kernels[acc.kernels["kind"] == "graph"]
 
 
 def cause_ns(row: Mapping[Any, Any] | pd.Series) -> dict[str, int]:
@@ -114,12 +124,29 @@ def headline(acc: Account, ms_per_token: float | None = None) -> str:
     return f"{sentence}; a decode step takes {kernels:,.0f} {noun}{time}"
 
 
-def fastest(ms_per_token: Mapping[str, float]) -> str:
-    """What a comparison of scopes found, from the times of a token by scope; the first is the reference."""
+def overlapping(one: Interval | None, other: Interval | None) -> bool:
+    """Whether two intervals share a value, so that a difference may be noise; False where one is unknown."""
+    return one is not None and other is not None and one[0] <= other[1] and other[0] <= one[1]
+
+
+def fastest(ms_per_token: Mapping[str, float], intervals: Mapping[str, Interval] | None = None) -> str:
+    """What a comparison of scopes found, from the times of a token by scope; the first is the reference.
+
+    intervals: the 95% intervals of those times, as far as they are known: what overlaps is no difference.
+    """
     if len(ms_per_token) < 2:
         return "Nothing to compare yet: one scope" if ms_per_token else "No scopes to compare"
-    first, best = next(iter(ms_per_token)), min(ms_per_token, key=lambda scope: ms_per_token[scope])
+    by_time = sorted(ms_per_token, key=lambda scope: ms_per_token[scope])
+    first, known = next(iter(ms_per_token)), intervals or {}
+    noisy = [scope for scope in by_time if scope != first and overlapping(known.get(scope), known.get(first))]
+    best = next(scope for scope in by_time if scope not in noisy)
     reference, least = ms_per_token[first], ms_per_token[best]
+    if best == first and noisy:
+        other, time = noisy[0], significant(ms_per_token[noisy[0]])
+        return (
+            f"{other}: {time} ms per token against {significant(reference)} of {first}, a difference within "
+            "the noise"
+        )
     if best == first:
         return f"{first} is the fastest: {significant(reference)} ms per token"
     return (

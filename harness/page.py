@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,9 @@ from omegaconf import OmegaConf
 
 from harness import details, digest, recorded, report
 from harness.errors import UserError
-from harness.metrics import METRICS_OVERHEAD, OVERHEAD
+from harness.footer import notes, shared
+from harness.metrics import ERROR_RATES, METRICS_OVERHEAD, OVERHEAD
+from harness.phases import DECODE, ITER
 from harness.publish import PAGE
 from harness.record import Record, code_label, day, days
 from harness.results import tokens_in_words
@@ -27,11 +30,13 @@ def of_run(record: Record, outputs: Path, detail: Traced | None, compare_with: s
     from analysis import html
 
     bundled = record.capture["recorded"]
+    if detail and not bundled:
+        detail = _of_its_run(detail, record)
     other, reference = None, None
     warnings: list[str] = []
     try:
         if other := _compared(record, outputs):
-            reference = details.load(outputs / other.id, other.scope)
+            reference = _detail(other, outputs, other.scope)
         elif bundled and compare_with:
             reference = _recorded_beside(recorded.FOLDER / bundled["trace"], compare_with)
     except UserError as error:  # the other run is damaged, this one is not
@@ -40,7 +45,6 @@ def of_run(record: Record, outputs: Path, detail: Traced | None, compare_with: s
     if bundled:
         where = bundled["note"].split(",")[0]
         headline = f"{where[0].upper()}{where[1:]}: {headline[0].lower()}{headline[1:]}"
-    metrics = record.metrics | (bundled["metrics"] if bundled else {})
     runs = [run_row(record, record.scope)]
     if other:
         runs.insert(0, run_row(other, other.scope, f"../../{other.id}/{PAGE}", reference=True))
@@ -52,9 +56,9 @@ def of_run(record: Record, outputs: Path, detail: Traced | None, compare_with: s
         traced=[detail] if detail else [],
         runs=runs,
         environment=environment(record, outputs / record.id),
-        notes=_notes(record),
+        notes=notes({record.scope: record}),
         warnings=warnings,
-        figures=html.figures(detail.bar if detail else None, metrics),
+        figures=_figures(record, detail),
     )
 
 
@@ -63,26 +67,19 @@ def of_sweep(records: Sequence[Record], labels: Sequence[str], outputs: Path, li
     from analysis import html
     from analysis.headline import fastest
 
-    traced = [details.load(outputs / record.id, label) for record, label in zip(records, labels, strict=True)]
+    by_label = dict(zip(labels, records, strict=True))
+    traced = [_detail(record, outputs, label) for label, record in by_label.items()]
     found = [one for one in traced if one]
-    last = records[-1]
-    timed = {
-        label: record.metrics["ms_per_token"]
-        for label, record in zip(labels, records, strict=True)
-        if "ms_per_token" in record.metrics
-    }
+    machine = records[-1].environment["machine"]
     return html.Report(
         title=", ".join(labels),
         subtitle=_subtitle(*records),
-        headline=f"On {last.environment['machine']}, {fastest(timed)}",
+        headline=f"On {machine}, {fastest(*_times(by_label))}",
         bars=[one.bar for one in found],
         traced=found,
-        runs=[
-            run_row(record, label, f"{links}{record.id}/{PAGE}")
-            for record, label in zip(records, labels, strict=True)
-        ],
-        environment=environment(last, outputs / last.id),
-        notes=_notes(*records),
+        runs=[run_row(record, label, f"{links}{record.id}/{PAGE}") for label, record in by_label.items()],
+        environment=shared([environment(record, outputs / record.id) for record in records]),
+        notes=notes(by_label),
     )
 
 
@@ -135,38 +132,54 @@ def environment(record: Record, folder: Path) -> list[tuple[str, str]]:
         and f"{trace['iterations']} iterations after {trace['warmup']} of warm-up",
         "Profiler": record.capture["backend"],
         "Profiler's cost": OVERHEAD in record.metrics
-        and f"a token takes {shown(OVERHEAD, record.metrics[OVERHEAD])} longer while traced",
+        and f"a token takes {report.longer(record.metrics[OVERHEAD])} while traced",
         "GPU metrics": METRICS_OVERHEAD in record.metrics
         and f"recorded apart, with tokens that take {report.longer(record.metrics[METRICS_OVERHEAD])}",
     }
     return [(term, str(value)) for term, value in about.items() if value]
 
 
-def _notes(*records: Record) -> list[str]:
-    """Where the numbers come from. The environment that is shown above them is the last run's."""
-    record = records[-1]
-    notes = ["Latencies are medians of the iterations of a process without a profiler."]
-    if len({one.code for one in records}) > 1:
-        notes.append(f"The code was not the same for all runs: environment and command are {record.scope}'s.")
-    if record.capture["recorded"]:
-        notes.append(
-            f"This machine has no GPU: gaps, idle time, phases and kernels are those of a trace "
-            f"{record.capture['recorded']['note']}, of which the first window is kept. The words, the "
-            "tokens and this run's latencies are this machine's."
-        )
-    elif record.capture["command"]:
-        notes.append(
-            "Idle time, gaps, phases and kernels come from a second process, which was profiled. That slows "
-            "launches down, so idle shares are somewhat larger than without it; the two are never mixed."
-        )
-    else:
-        notes.append("Nothing was traced (capture=none), so nothing is known about gaps and kernels.")
-    if any(one.capture.get("metrics") for one in records):
-        notes.append(
-            "Memory traffic comes from a third process, whose GPU counters were sampled. That makes the GPU "
-            "faster and its gaps shorter, so no gaps are read from it."
-        )
-    return notes
+def _detail(record: Record, outputs: Path, label: str) -> Traced | None:
+    """What is kept of a run's trace."""
+    found = details.load(outputs / record.id, label)
+    return found if found is None or record.capture["recorded"] else _of_its_run(found, record)
+
+
+def _of_its_run(detail: Traced, record: Record) -> Traced:
+    """The same with what its run says: how well the time of a token is known, and how many tokens an
+    iteration has. A bar is per token then where a step is not one: the device repeats the steps of a graph
+    by itself, or a round gives several."""
+    bar, per_round = detail.bar, record.metrics.get("tokens_per_round", 1.0)
+    if between := _times({"": record})[1].get(""):
+        bar = replace(bar, unprofiled_interval=between)
+    counts = {phase.name: phase.count for phase in detail.phases if phase.kernels}
+    tokens = round(record.metrics.get("tokens", 0.0) * counts.get(ITER, 0))
+    if tokens and DECODE in counts and not (bar.tokens and per_round == 1.0):
+        bar = replace(bar, units=tokens, tokens=True)
+    return replace(detail, bar=bar)
+
+
+def _figures(record: Record, detail: Traced | None) -> dict[str, str]:
+    """The few numbers on top; where they are of two machines, each says of which."""
+    from analysis import html
+
+    bar, bundled = detail.bar if detail else None, record.capture["recorded"]
+    if not bundled:
+        return html.figures(bar, record.metrics)
+    there = {name: value for name, value in bundled["metrics"].items() if name not in ERROR_RATES}
+    where = bundled["note"].split(",")[0]
+    return {f"{what} ({where})": value for what, value in html.figures(bar, there).items()} | {
+        f"{what} (this machine, {record.model})": value
+        for what, value in html.figures(None, record.metrics).items()
+    }
+
+
+def _times(records: Mapping[str, Record]) -> tuple[dict[str, float], dict[str, tuple[float, float]]]:
+    """Times of a token, and their 95% intervals, by label; those that are known."""
+    known = {label: r.metrics for label, r in records.items() if "ms_per_token" in r.metrics}
+    limits = ("ms_per_token.low", "ms_per_token.high")
+    intervals = {label: (m[limits[0]], m[limits[1]]) for label, m in known.items() if m.keys() >= set(limits)}
+    return {label: m["ms_per_token"] for label, m in known.items()}, intervals
 
 
 def _compared(record: Record, outputs: Path) -> Record | None:

@@ -65,9 +65,17 @@ def _table(outcomes: Sequence[Outcome]) -> Table:
             outcome.scope,
             status + (f": {outcome.error}" if outcome.error else ""),
             record.id if record else "",
-            "" if per_token is None else f"{per_token:.3f}",
+            "" if per_token is None else f"{per_token:.3f}{_unstable(record.metrics) if record else ''}",
         )
     return table
+
+
+def _unstable(metrics: Mapping[str, float]) -> str:
+    """A remark on a time of a token that is known to no better than 2%."""
+    from analysis.statistics import UNSTABLE_ABOVE, metric_spread
+
+    spread = metric_spread(metrics, "ms_per_token")
+    return f", unstable ±{spread:.1%}" if spread is not None and spread > UNSTABLE_ABOVE else ""
 
 
 def ladder(finished: Sequence[Record], folder: Path) -> list[Path]:
@@ -80,6 +88,8 @@ def ladder(finished: Sequence[Record], folder: Path) -> list[Path]:
         "ms_per_token": "ms_per_token",
         "p25": "ms_per_token.p25",
         "p75": "ms_per_token.p75",
+        "low": "ms_per_token.low",
+        "high": "ms_per_token.high",
         "idle_share": "decode.idle_share",
         "kernels_per_token": "kernels_per_token",
         "encode_ms": "encode_ms",
@@ -127,9 +137,11 @@ def labels(records: Sequence[Record]) -> list[str]:
     """Scopes' names; where one occurs more than once, with the overrides in which its runs differ."""
     every = [set(record.overrides) for record in records]
     shared = set.intersection(*every)
-    names = []
+    names: list[str] = []
     for record, overrides in zip(records, every, strict=True):
         twice = sum(other.scope == record.scope for other in records) > 1
         own = sorted(o for o in overrides - shared if not o.startswith("+scope=")) if twice else []
-        names.append(" ".join([record.scope, *own]))
+        name = " ".join([record.scope, *own])
+        again = sum(one.partition(" (again")[0] == name for one in names)
+        names.append(f"{name} (again{f' {again}' if again > 1 else ''})" if again else name)
     return names

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -9,8 +10,8 @@ import numpy as np
 import pandas as pd
 
 from analysis.accounting.account import Account
-from analysis.accounting.phases import DECODE_STEP, HARNESS_DOMAIN
-from analysis.headline import focus
+from analysis.accounting.phases import DECODE, DECODE_STEP, HARNESS_DOMAIN
+from analysis.headline import Interval, focus, overlapping
 from analysis.reading.trace import Trace
 from analysis.units import significant
 
@@ -19,6 +20,7 @@ _LAUNCH_CALLS = "Launch"  # cudaLaunchKernel, cuLaunchKernelEx, cudaGraphLaunch 
 _MENTIONED = 3  # causes in a sentence
 _WORTH_SAYING = 0.02  # of the difference
 _ALIKE = 0.02  # tokens whose times differ by less are not compared
+_TIMES_FROM = 1.1  # a ratio below is told in per cent
 
 
 @dataclass(frozen=True)
@@ -26,8 +28,10 @@ class Breakdown:
     """One bar of the report.
 
     parts_ns: busy time and idle time by cause; they add up to the traced time of `units`. tokens: whether
-    `units` counts decode steps; otherwise it is 1, the traced window. kernels, launch_calls: of all units;
-    launch_calls is None where the trace has no calls of the host. note: what limits its meaning.
+    `units` counts decode steps or tokens; otherwise it is 1, the decode phases or the traced window. kernels,
+    launch_calls: of all units; launch_calls is None where the trace has no calls of the host. graphs: how
+    many of `kernels` are CUDA graphs that were traced as one piece each: what is inside counts as busy. note:
+    what limits its meaning.
     """
 
     label: str
@@ -38,6 +42,8 @@ class Breakdown:
     launch_calls: int | None
     unprofiled_ms: float | None = None  # of a token
     note: str = ""
+    graphs: int = 0
+    unprofiled_interval: Interval | None = None  # 95%, ms
 
     @property
     def total_ns(self) -> int:
@@ -46,6 +52,11 @@ class Breakdown:
     @property
     def idle_share(self) -> float:
         return 1 - self.parts_ns[BUSY] / max(self.total_ns, 1)
+
+    @property
+    def profiled_longer(self) -> float:
+        """How much longer a unit takes in the trace than without the profiler, as a share; NaN if unknown."""
+        return self.ms() / self.unprofiled_ms - 1 if self.unprofiled_ms else math.nan
 
     def ms(self, part: str | None = None) -> float:
         """Traced time of one unit, or of one part of it."""
@@ -66,34 +77,88 @@ def breakdown(
         units=part.steps or 1,
         tokens=part.steps > 0,
         kernels=part.kernels,
-        launch_calls=_launch_calls(trace, acc, part.steps > 0),
+        launch_calls=_launch_calls(trace, acc),
         unprofiled_ms=unprofiled_ms,
         note=note,
+        graphs=part.graphs,
     )
 
 
 def difference(one: Breakdown, other: Breakdown) -> list[str]:
-    """Why `one` and `other` don't take the same time, in sentences; nothing unless both count tokens."""
+    """Why `one` and `other` don't take the same time, in sentences.
+
+    Causes are told where the traces' difference is one without the profiler, too; nothing is, where the
+    trace of one has no tokens and no time of a token is known without the profiler.
+    """
+    plain = _unprofiled(one, other)
     if not (one.tokens and other.tokens):
-        return []
+        return plain
     fast, slow = sorted((one, other), key=Breakdown.ms)
+    times = (
+        f"A traced token of {fast.label} takes {significant(fast.ms())} ms, one of {slow.label} "
+        f"{significant(slow.ms())} ms"
+    )
+    if slow.ms() - fast.ms() < _ALIKE * slow.ms():
+        traced = [
+            f"A traced token of {one.label} takes as long as one of {other.label}, within {_ALIKE:.0%}."
+        ]
+    elif _only_traced(fast, slow):
+        traced = [f"{times}. {_unexplained(fast, slow)}"]
+    else:
+        traced = [f"{times}. {_explained(fast, slow)}"]
+    return [sentence for sentence in [*traced, _launches(fast, slow), *plain] if sentence]
+
+
+def _unprofiled(one: Breakdown, other: Breakdown) -> list[str]:
+    """The times without the profiler, as one sentence; none where one of the two is unknown."""
+    fast, slow = sorted((one, other), key=lambda bar: bar.unprofiled_ms or 0.0)
+    if not (fast.unprofiled_ms and slow.unprofiled_ms):
+        return []
+    ratio = slow.unprofiled_ms / fast.unprofiled_ms
+    times = (
+        f"Without the profiler a token of {fast.label} takes {significant(fast.unprofiled_ms)} ms, one of "
+        f"{slow.label} {significant(slow.unprofiled_ms)} ms"
+    )
+    if 1 - 1 / ratio < _ALIKE:
+        return [f"{times}: alike within {_ALIKE:.0%}."]
+    if _noise(fast, slow):
+        return [f"{times}: a difference within the noise."]
+    faster = f"{ratio:.1f} times as fast" if ratio >= _TIMES_FROM else f"{ratio - 1:.0%} faster"
+    return [f"{times}: {fast.label} is {faster}."]
+
+
+def _only_traced(fast: Breakdown, slow: Breakdown) -> bool:
+    """Whether what the traces say is not known to be so without the profiler, where both were timed."""
+    if not (fast.unprofiled_ms and slow.unprofiled_ms):
+        return False
+    alike = slow.unprofiled_ms - fast.unprofiled_ms < _ALIKE * slow.unprofiled_ms
+    return alike or _noise(fast, slow)
+
+
+def _noise(one: Breakdown, other: Breakdown) -> bool:
+    """Whether the intervals of their times without the profiler overlap, as far as they are known."""
+    return overlapping(one.unprofiled_interval, other.unprofiled_interval)
+
+
+def _unexplained(fast: Breakdown, slow: Breakdown) -> str:
+    costs = " and ".join(f"{bar.profiled_longer:+.0%} for {bar.label}" for bar in (fast, slow))
+    clearly = "clearly " if _noise(fast, slow) else ""
+    return (
+        f"That is not {clearly}so without the profiler, whose cost differs ({costs}), so what the traces "
+        f"differ in is not explained here; the GPU's own work of {fast.label} takes "
+        f"{_work(slow.ms(BUSY) - fast.ms(BUSY))}."
+    )
+
+
+def _explained(fast: Breakdown, slow: Breakdown) -> str:
     saved = slow.ms() - fast.ms()
     by_part = {part: slow.ms(part) - fast.ms(part) for part in fast.parts_ns}
-    if saved < _ALIKE * slow.ms():
-        return [f"A traced token of {one.label} takes as long as one of {other.label}, within {_ALIKE:.0%}."]
-    sentences = [
-        f"A traced token of {fast.label} takes {significant(fast.ms())} ms, one of {slow.label} "
-        f"{significant(slow.ms())} ms. {_saved(fast.label, saved, saved - by_part[BUSY])}"
-        f"{_causes(by_part, saved)}; the GPU's own work takes {_work(by_part[BUSY])}.",
-        _launches(fast, slow),
-    ]
-    if fast.unprofiled_ms and slow.unprofiled_ms:
-        ratio = slow.unprofiled_ms / fast.unprofiled_ms
-        sentences.append(
-            f"Without the profiler it is {significant(fast.unprofiled_ms)} ms against "
-            f"{significant(slow.unprofiled_ms)} ms, {ratio:.1f} times as long."
-        )
-    return [sentence for sentence in sentences if sentence]
+    graphs = " and ".join(bar.label for bar in (fast, slow) if bar.graphs)
+    inside = f", with the gaps inside the graphs of {graphs} counted as work" if graphs else ""
+    return (
+        f"{_saved(fast.label, saved, saved - by_part[BUSY])}{_causes(by_part, saved)}; the GPU's own work "
+        f"takes {_work(by_part[BUSY])}{inside}."
+    )
 
 
 def _saved(fast: str, saved_ms: float, idle_ms: float) -> str:
@@ -118,29 +183,30 @@ def _work(saved_ms: float) -> str:
 
 
 def _launches(fast: Breakdown, slow: Breakdown) -> str:
-    if fast.launch_calls is None or slow.launch_calls is None:
+    if any(bar.launch_calls is None and not bar.graphs for bar in (fast, slow)):
         return ""
-    calls, kernels = (
-        [f"{b.per_unit(n):,.0f}" for b, n in pairs]
-        for pairs in (
-            [(fast, fast.launch_calls), (slow, slow.launch_calls)],
-            [(fast, fast.kernels), (slow, slow.kernels)],
-        )
-    )
-    return (
-        f"{fast.label} launches its {kernels[0]} kernels a token with {calls[0]} launch "
-        f"{'call' if calls[0] == '1' else 'calls'}, {slow.label} its {kernels[1]} with {calls[1]}."
-    )
+    return f"{_launched(fast)}, {_launched(slow)}."
 
 
-def _launch_calls(trace: Trace, acc: Account, in_steps: bool) -> int | None:
-    """Launch calls in the decode steps, or in the window."""
+def _launched(bar: Breakdown) -> str:
+    """What one launches with how many calls: kernels of a token, or whole graphs of all its tokens."""
+    if bar.graphs:
+        graphs = "1 graph" if bar.graphs == 1 else f"{bar.graphs:,} graphs"
+        return f"{bar.label} launches {graphs} for {bar.units:,} tokens"
+    kernels, calls = (f"{bar.per_unit(n):,.0f}" for n in (bar.kernels, bar.launch_calls or 0))
+    noun = "kernel" if kernels == "1" else "kernels"
+    with_calls = f"{calls} launch {'call' if calls == '1' else 'calls'}"
+    return f"{bar.label} launches {kernels} {noun} a token with {with_calls}"
+
+
+def _launch_calls(trace: Trace, acc: Account) -> int | None:
+    """Launch calls in the decode steps, in the decode phases where they have none, or in the window."""
     api = trace.api
     if api.empty:
         return None
     names = api["name"].cat
     launches = api[np.isin(names.codes, np.flatnonzero(names.categories.str.contains(_LAUNCH_CALLS)))]
-    spans = _steps(trace, acc) if in_steps else None
+    spans = next((s for s in (_spans(trace, acc, name) for name in (DECODE_STEP, DECODE)) if len(s)), None)
     if spans is None:
         inside = launches["start_ns"].between(*acc.window_ns)
         return int(inside.sum())
@@ -152,9 +218,11 @@ def _launch_calls(trace: Trace, acc: Account, in_steps: bool) -> int | None:
     return count
 
 
-def _steps(trace: Trace, acc: Account) -> pd.DataFrame:
-    """The decode steps within the window, by start."""
-    ranges = trace.ranges
-    ours = ranges[(ranges["domain"] == HARNESS_DOMAIN) & (ranges["name"] == DECODE_STEP)]
+def _spans(trace: Trace, acc: Account, name: str) -> pd.DataFrame:
+    """The phases of that name within the window, by start; none if they launched no work."""
+    row, ranges = acc.phase(name), trace.ranges
+    if row is None or row["work"] == 0:
+        return ranges.iloc[:0]
+    ours = ranges[(ranges["domain"] == HARNESS_DOMAIN) & (ranges["name"] == name)]
     start, end = acc.window_ns
     return ours[(ours["start_ns"] < end) & (ours["end_ns"] > start)].sort_values("start_ns")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from analysis.memory.phases import drawn
 from analysis.memory.roofline import LATENCY_BOUND_PCT
 from analysis.units import duration, significant
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from analysis.memory import Memory
 
 _LABELLED = 5  # points of the scatter with a name beside them
+_LABEL_ROOM = (40.0, 6.0)  # per cent of the chart, across and up, between points with names
 _RADIUS_PX = (4.0, 18.0)
 _MIN_PCT = 0.1  # where the scatter's logarithmic axes begin; points below lie on the edge
 
@@ -77,6 +79,7 @@ class Area:
     paths: Sequence[tuple[str, str]]  # name, path
     peak: float | None  # position of the peak on y
     finding: str
+    over: str  # "decode step": what the time is that of
 
 
 def roofline(kernels: Sequence[Mapping[str, Any]]) -> Scatter | None:
@@ -89,17 +92,20 @@ def roofline(kernels: Sequence[Mapping[str, Any]]) -> Scatter | None:
     y = Axis("memory throughput, % of peak", _MIN_PCT, 100, log=True, unit="%")
     known.sort(key=lambda kernel: -float(kernel["total_ns"]))  # small ones are drawn last, on top
     longest = float(known[0]["total_ns"])
-    points = []
+    points, named = [], list[tuple[float, float]]()
     for number, kernel in enumerate(known):
         across, up = x.at(float(kernel["compute_pct"])), y.at(float(kernel["memory_pct"]))
         total_ns, kind = float(kernel["total_ns"]), str(kernel["memory_class"])
+        room = all(abs(up - v) > _LABEL_ROOM[1] or abs(across - u) > _LABEL_ROOM[0] for u, v in named)
+        if named_here := number < _LABELLED and room:
+            named.append((across, up))
         points.append(
             Point(
                 across,
                 round(100 - up, 2),
                 round(max(_RADIUS_PX[1] * math.sqrt(total_ns / longest), _RADIUS_PX[0]), 1),
                 kind,
-                str(kernel["name"]) if number < _LABELLED else "",
+                str(kernel["name"]) if named_here else "",
                 f"{kernel['name']}\n{kernel['memory_pct']:.1f}% memory, {kernel['compute_pct']:.1f}% compute"
                 f"\n{kind}\n{duration(total_ns)} in {int(kernel['count']):,} launches",
                 "end" if across > 50 else "start",
@@ -109,7 +115,7 @@ def roofline(kernels: Sequence[Mapping[str, Any]]) -> Scatter | None:
 
 
 def dram(memory: Memory) -> Area | None:
-    """DRAM throughput over a typical decode step; None without a timeline."""
+    """DRAM throughput over a typical decode step, or what stands for one; None without a timeline."""
     table = memory.timeline.dropna(subset=["dram_read_gbps", "dram_write_gbps"])
     if len(table) < 2:
         return None
@@ -118,7 +124,8 @@ def dram(memory: Memory) -> Area | None:
     )
     peak = float(memory.peak_gbps) if _positive(memory.peak_gbps) else None
     total = read + write
-    x = Axis("µs since the step's first work", 0.0, float(time.max()))
+    over = drawn(memory.phases)[0]
+    x = Axis(f"µs since the first work of the {over}", 0.0, float(time.max()))
     y = Axis("GB/s", 0.0, max(peak or 0.0, float(total.max())) * 1.06)
     mean, most = significant(float(total.mean())), significant(float(total.max()))
     share = f", {float(total.mean()) / peak:.0%} of the peak of {significant(peak)} GB/s" if peak else ""
@@ -130,7 +137,8 @@ def dram(memory: Memory) -> Area | None:
             ("read", _band(x, y, time, np.zeros_like(read), read)),
         ],
         100 - y.at(peak) if peak else None,
-        f"On average {mean} GB/s over the step{share}; at most {most} GB/s.",
+        f"On average {mean} GB/s over the {over}{share}; at most {most} GB/s.",
+        over,
     )
 
 

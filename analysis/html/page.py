@@ -17,6 +17,7 @@ from analysis.html import charts
 from analysis.html.breakdown import BUSY, Breakdown, difference
 from analysis.html.view import Report
 from analysis.palette import CAUSE_COLOUR, CAUSE_LABEL
+from analysis.statistics import UNSTABLE_ABOVE, metric_spread
 from analysis.units import duration, significant
 
 _HERE = Path(__file__).parent
@@ -26,6 +27,7 @@ _PART_LABEL = {BUSY: "the device works", **CAUSE_LABEL}
 
 def render(report: Report) -> str:
     """The page. Names from traces are text in it, whatever they contain."""
+    some_tokens = any(bar.tokens for bar in report.bars)
     style, script = ((_HERE / name).read_text() for name in ("style.css", "sort.js"))
     return (
         _environment()
@@ -36,6 +38,9 @@ def render(report: Report) -> str:
             labels=_PART_LABEL,
             colours=CAUSE_COLOUR,
             in_tokens=bool(report.bars) and all(bar.tokens for bar in report.bars),
+            any_tokens=some_tokens,
+            each="per token" if some_tokens else "in all",
+            whole_graphs=[bar for bar in report.bars if bar.graphs],
             longest_ms=max((max(bar.ms(), bar.unprofiled_ms or 0) for bar in report.bars), default=0.0),
             explained=[difference(bar, report.bars[0]) for bar in report.bars[1:]],
             roofline=charts.roofline,
@@ -70,8 +75,15 @@ def _environment() -> Environment:
         "percent": lambda share: _ABSENT if pd.isna(share) else f"{share:.1%}",
         "significant": lambda value: _ABSENT if pd.isna(value) else significant(float(value)),
         "stacked": _stacked,
+        "count": lambda n: f"{n:,.0f}" if n >= 1 else significant(n),
+        "graphs": lambda bar: f"{bar.graphs:,} graph{'s' if bar.graphs > 1 else ''}",
     }
-    environment.globals |= {"interval": _interval, "part_share": _part_share, "absent": _ABSENT}
+    environment.globals |= {
+        "interval": _interval,
+        "unstable": _unstable,
+        "part_share": _part_share,
+        "absent": _ABSENT,
+    }
     environment.tests["known"] = lambda value: value is not None and not pd.isna(value)
     return environment
 
@@ -101,3 +113,9 @@ def _interval(metrics: Mapping[str, float], name: str) -> str:
         if f"{name}.{low}" in metrics and f"{name}.{high}" in metrics:
             return f"{significant(metrics[f'{name}.{low}'])} to {significant(metrics[f'{name}.{high}'])}"
     return ""
+
+
+def _unstable(metrics: Mapping[str, float], name: str) -> str:
+    """A remark on a median that is known to no better than 2%."""
+    spread = metric_spread(metrics, name)
+    return f"unstable ±{spread:.1%}" if spread is not None and spread > UNSTABLE_ABOVE else ""

@@ -176,18 +176,28 @@ def figures(bar: Breakdown | None, metrics: Mapping[str, float]) -> dict[str, st
     if "ms_per_token" in metrics:
         found["ms per token, unprofiled"] = significant(metrics["ms_per_token"])
     if bar is not None:
-        found["idle in decode" if bar.tokens else "idle"] = f"{bar.idle_share:.1%}"
+        around = ", around its graphs" if bar.graphs else ""
+        found[("idle in decode" if bar.tokens else "idle") + around] = f"{bar.idle_share:.1%}"
         if bar.tokens:
             found["ms per token, traced"] = significant(bar.ms())
-        each = "per token" if bar.tokens else "in the window"
-        found[f"kernels {each}"] = f"{bar.per_unit(bar.kernels):,.0f}"
-        if bar.launch_calls is not None:
-            found[f"launch calls {each}"] = f"{bar.per_unit(bar.launch_calls):,.0f}"
+        found |= _counts(bar)
     if "decode.dram_share" in metrics:
-        found["DRAM bandwidth in decode, of peak"] = f"{metrics['decode.dram_share']:.1%}"
+        slowed = ", slowed by its recording" if bar is not None and bar.graphs else ""
+        found[f"DRAM bandwidth in decode, of peak{slowed}"] = f"{metrics['decode.dram_share']:.1%}"
     if "wer" in metrics:
         found["word error rate"] = f"{metrics['wer']:.2%}"
     return found
+
+
+def _counts(bar: Breakdown) -> dict[str, str]:
+    """What was launched and by how many calls: a token's, and of whole graphs, which hold many, all."""
+    counts = {"kernels": bar.kernels, "launch calls": bar.launch_calls}
+    each = "per token" if bar.tokens else "in the window"
+    if not bar.graphs:
+        return {f"{what} {each}": f"{bar.per_unit(n):,.0f}" for what, n in counts.items() if n is not None}
+    every = f" for {bar.units:,} tokens" if bar.tokens else " in all"
+    found = {f"CUDA graphs{every}, traced as one piece each": f"{bar.graphs:,}"}
+    return found if bar.launch_calls is None else found | {f"launch calls{every}": f"{bar.launch_calls:,}"}
 
 
 def _patterns(acc: Account, idle_ns: int) -> list[Pattern]:

@@ -166,6 +166,15 @@ def timeline(
     )
 
 
+def drawn(phases: pd.DataFrame) -> tuple[str, pd.Series | None]:
+    """What `timeline` is of, and its row of `phase_table`'s; None for another program's range."""
+    ours = phases[phases["domain"] == HARNESS_DOMAIN]
+    for name, called in ((DECODE_STEP, "decode step"), (DECODE, "decode phase")):
+        for _, row in ours[ours["name"] == name].iterrows():
+            return called, row
+    return "typical step", None
+
+
 def _busy_until(work: pd.DataFrame, time_ns: Ints) -> Floats:
     """How long a device had been busy by a time, ns; `work` is one device's, sorted by start."""
     start, end = work["start_ns"].to_numpy(), work["end_ns"].to_numpy()

@@ -7,8 +7,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.accounting.phases import DECODE, DECODE_STEP, HARNESS_DOMAIN
 from analysis.memory import Memory
+from analysis.memory.phases import drawn
 from analysis.plots.style import COPY, DEVICE, INK, MUTED, Stamp, empty, framed, styled
 from analysis.units import duration, percent, significant
 
@@ -30,17 +30,8 @@ def dram(measured: Memory, stamp: Stamp) -> Figure:
     return figure
 
 
-def _drawn(measured: Memory) -> tuple[str, pd.Series | None]:
-    """What the timeline is of, and its row of the phases; None for another program's range."""
-    ours = measured.phases[measured.phases["domain"] == HARNESS_DOMAIN]
-    for name, called in ((DECODE_STEP, "decode step"), (DECODE, "decode phase")):
-        for _, row in ours[ours["name"] == name].iterrows():
-            return called, row
-    return "typical step", None
-
-
 def _finding(measured: Memory) -> str:
-    called, row = _drawn(measured)
+    called, row = drawn(measured.phases)
     if row is None:
         moved = float(_total(measured.timeline).mean())
         return (
@@ -55,7 +46,7 @@ def _finding(measured: Memory) -> str:
 
 
 def _shown(measured: Memory) -> str:
-    step, called = measured.timeline, _drawn(measured)[0]
+    step, called = measured.timeline, drawn(measured.phases)[0]
     length_ns, samples = _length_us(step) * 1e3, float(step["samples"].sum())
     folded = round(samples * measured.period_ns / length_ns)
     many = f", the mean of {folded:,} laid onto one another" if folded > 1 else ""
@@ -105,7 +96,7 @@ def _busy(axes: Axes, step: pd.DataFrame) -> None:
     axes.tick_params(axis="y", length=0)
     axes.grid(False)
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
-    axes.set_xlabel("time since the step's first kernel began (µs); darker: busy more of the time")
+    axes.set_xlabel("time since the first kernel began (µs); darker: busy more of the time")
     for spine in axes.spines.values():
         spine.set_color(MUTED)
 

@@ -13,6 +13,7 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from analysis.memory import Memory
 from analysis.memory.roofline import CLASSES, LATENCY_BOUND_PCT
+from analysis.plots.labels import numbered
 from analysis.plots.style import DEVICE, FAINT, INK, MUTED, Stamp, empty, framed, styled
 from analysis.units import duration
 
@@ -27,6 +28,8 @@ _LISTED = 12  # kernels with a number and a row in the table
 _FLOOR_PCT = 0.3  # where the logarithmic axes begin; less is drawn there
 _LARGEST_PT2 = 900.0
 _NAME_LENGTH = 44
+_LABEL_PT = 8
+_DECADE_PT = (135.0, 120.0)  # about the length of a decade on the axes
 
 
 @styled()
@@ -37,7 +40,7 @@ def roofline(measured: Memory, stamp: Stamp) -> Figure:
         figure = framed("Nothing is known about memory traffic in this trace", "", stamp)
         empty(figure.add_subplot(), measured.note or "too few samples for every kernel")
         return figure
-    figure = framed(_finding(known), _shown(measured, known), stamp, (12.5, 6.8))
+    figure = framed(_finding(measured, known), _shown(measured, known), stamp, (12.5, 6.8))
     left, right = figure.subplots(1, 2, width_ratios=[1, 1.12])
     listed = known.nlargest(_LISTED, "total_ns")
     _plane(left, known, listed)
@@ -45,12 +48,17 @@ def roofline(measured: Memory, stamp: Stamp) -> Figure:
     return figure
 
 
-def _finding(known: pd.DataFrame) -> str:
+def _finding(measured: Memory, known: pd.DataFrame) -> str:
+    """Shares are of all kernel time, what has no class included."""
+    whole = measured.kernels["total_ns"].sum()
     time = known.groupby("memory_class", observed=True)["total_ns"].sum()
-    share = time.max() / time.sum()
+    share, unknown = time.max() / whole, 1 - known["total_ns"].sum() / whole
     used = (known["dram_share"] * known["total_ns"]).sum() / known["total_ns"].sum()
     part = "Nearly all" if share > 0.995 else f"{share:.0%} of the"
-    return f"{part} kernel time is {time.idxmax()}: while kernels run, DRAM is at {used:.0%} of its peak"
+    rest, these = (f" ({unknown:.0%} has no class)", "these kernels") if unknown > 0.005 else ("", "kernels")
+    return (
+        f"{part} kernel time is {time.idxmax()}{rest}: while {these} run, DRAM is at {used:.0%} of its peak"
+    )
 
 
 def _shown(measured: Memory, known: pd.DataFrame) -> str:
@@ -74,16 +82,15 @@ def _plane(axes: Axes, known: pd.DataFrame, listed: pd.DataFrame) -> None:
     size = _LARGEST_PT2 * known["total_ns"] / known["total_ns"].max()
     colour = [CLASS_COLOUR[str(one)] for one in known["memory_class"]]
     axes.scatter(x, y, size.clip(lower=12), colour, alpha=0.72, edgecolors="white", linewidths=0.8, zorder=3)
-    # Several kernels may lie in one place, above all at the floor.
-    place = pd.DataFrame({"x": np.log10(x).round(1), "y": np.log10(y).round(1)}).loc[listed.index]
-    place["number"] = [str(number) for number in range(1, len(listed) + 1)]
-    for _, here in place.groupby(["x", "y"]):
-        spot = (float(x[here.index].mean()), float(y[here.index].mean()))
+    radius = np.sqrt(size.clip(lower=12) / np.pi)
+    spots = np.column_stack([np.log10(x) * _DECADE_PT[0], np.log10(y) * _DECADE_PT[1], radius])
+    for label in numbered(spots[known.index.get_indexer(listed.index)], _LABEL_PT):
+        row = listed.index[label.point]
         axes.annotate(
-            ", ".join(here["number"]), spot, ha="center", va="center", fontsize=8, color=INK,
-            fontweight="bold", zorder=4,
+            label.text, (float(x[row]), float(y[row])), (label.right, label.up), textcoords="offset points",
+            ha="center", va="center", fontsize=_LABEL_PT, color=INK, fontweight="bold", zorder=4,
         )  # fmt: skip
-    axes.set(xscale="log", yscale="log", xlim=(_FLOOR_PCT * 0.8, 125), ylim=(_FLOOR_PCT * 0.8, 125))
+    axes.set(xscale="log", yscale="log", xlim=(_FLOOR_PCT * 0.68, 125), ylim=(_FLOOR_PCT * 0.68, 125))
     axes.plot(
         [_FLOOR_PCT / 2, LATENCY_BOUND_PCT, LATENCY_BOUND_PCT], [LATENCY_BOUND_PCT] * 2 + [_FLOOR_PCT / 2],
         color=INK, linewidth=1, linestyle=(0, (4, 3)),

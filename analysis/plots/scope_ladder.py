@@ -12,7 +12,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import PercentFormatter
 
 from analysis.accounting.causes import CAUSES
-from analysis.headline import fastest
+from analysis.headline import Interval, fastest, overlapping
 from analysis.plots.style import (
     CAUSE_COLOUR,
     CAUSE_LABEL,
@@ -37,8 +37,9 @@ def ladder(rows: pd.DataFrame, stamp: Stamp) -> Figure:
     """One row per scope, in the given order; the first is what the others are compared with.
 
     Columns: scope, ms_per_token, p25, p75 (ms per token), idle_share (of the decode phase),
-    kernels_per_token, encode_ms; and, if the idle share is to be drawn by cause, host_share … unknown_share
-    (of the decode phase too). What a run didn't capture is NaN, and shown as such, never as zero.
+    kernels_per_token, encode_ms; low and high (the 95% interval of ms_per_token), without which no difference
+    is taken for noise; and, if the idle share is to be drawn by cause, host_share … unknown_share (of the
+    decode phase too). What a run didn't capture is NaN, and shown as such, never as zero.
     """
     subtitle = (
         "Latency without a profiler (median, 25th–75th percentile); idle time and kernels from the trace"
@@ -60,7 +61,7 @@ def ladder(rows: pd.DataFrame, stamp: Stamp) -> Figure:
     latency, idle, kernels, encode = row.subplots(sharey=True, squeeze=False)[0]
     per_token = numbers["ms_per_token"]
     spread = (per_token - numbers["p25"]).clip(lower=0), (numbers["p75"] - per_token).clip(lower=0)
-    _bars(latency, per_token, _compared(per_token), COPY, "ms per token", reach=numbers["p75"])
+    _bars(latency, per_token, _compared(rows), COPY, "ms per token", reach=numbers["p75"])
     latency.errorbar(per_token, range(len(rows)), xerr=np.array(spread), fmt="none", ecolor=INK, capsize=3)
     _bars(
         idle,
@@ -79,7 +80,7 @@ def ladder(rows: pd.DataFrame, stamp: Stamp) -> Figure:
         kernels, numbers["kernels_per_token"], _plain(numbers["kernels_per_token"]), HOST, "kernels per token"
     )
     _bars(encode, numbers["encode_ms"], _plain(numbers["encode_ms"]), MUTED, "encoder (ms)")
-    latency.set_xlim(0, _top(numbers[["ms_per_token", "p75"]].max(axis=1)) * 1.7)
+    latency.set_xlim(0, _top(numbers[["ms_per_token", "p75"]].max(axis=1)) * 1.8)
     idle.set_xlim(0, 1.35)
     idle.set_xticks([0, 0.5, 1])
     idle.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
@@ -128,13 +129,17 @@ def _legend(axes: Axes, causes: list[str]) -> None:
     )  # fmt: skip
 
 
-def _compared(values: pd.Series) -> list[str]:
+def _compared(rows: pd.DataFrame) -> list[str]:
+    values, intervals = rows["ms_per_token"].astype(float), _intervals(rows)
     first = values.iloc[0]
     labels = []
-    for value in values.tolist():
+    for scope, value in zip(rows["scope"].tolist(), values.tolist(), strict=True):
         ratio = first / value
         label = significant(value) if not np.isnan(value) else ""
-        if ratio > 1 + _NOTEWORTHY:
+        noise = overlapping(intervals.get(scope), intervals.get(rows["scope"].iloc[0]))
+        if noise and not 1 / (1 + _NOTEWORTHY) <= ratio <= 1 + _NOTEWORTHY:
+            label += "  (within noise)"
+        elif ratio > 1 + _NOTEWORTHY:
             label += f"  ({ratio:.1f}× faster)"
         elif ratio < 1 / (1 + _NOTEWORTHY):
             label += f"  ({1 / ratio:.1f}× slower)"
@@ -153,4 +158,14 @@ def _top(values: pd.Series) -> float:
 
 def _finding(rows: pd.DataFrame) -> str:
     timed = rows.dropna(subset="ms_per_token")
-    return fastest(dict(zip(timed["scope"].tolist(), timed["ms_per_token"].astype(float), strict=True)))
+    times = dict(zip(timed["scope"].tolist(), timed["ms_per_token"].astype(float), strict=True))
+    return fastest(times, _intervals(rows))
+
+
+def _intervals(rows: pd.DataFrame) -> dict[str, Interval]:
+    """The 95% intervals by scope, of those that have one."""
+    if "low" not in rows or "high" not in rows:
+        return {}
+    known = rows.dropna(subset=["low", "high"])
+    limits = zip(known["low"].astype(float), known["high"].astype(float), strict=True)
+    return dict(zip(known["scope"].tolist(), limits, strict=True))

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from analysis.latency import PHASES, Iteration, latency_metrics, phase_ns, steps_ms
+from analysis.latency import PHASES, Iteration, latency_metrics, latency_samples, phase_ns, steps_ms
 from analysis.plots.style import (
     COPY,
     DEVICE,
@@ -38,12 +38,13 @@ _PHASE_COLOUR = {
 
 @styled()
 def latency(iterations: Sequence[Iteration], stamp: Stamp) -> Figure:
-    """Decode latency over the position of the token, with its spread; the phases of an iteration below."""
+    """Decode latency over the position of the token, with its spread; the phases of an iteration below.
+
+    Where the device repeats the steps by itself none of them is timed: the phases take their place.
+    """
     steps = steps_ms(iterations)
     if steps.size == 0:
-        figure = framed("No decode steps were timed", "Latency per token", stamp)
-        empty(figure.add_subplot(), "no decode steps in these iterations")
-        return figure
+        return _without_steps(iterations, stamp)
     runs = "1 iteration" if len(iterations) == 1 else f"{len(iterations)} iterations"
     subtitle = (
         f"Decode steps of {runs}: median at each position, and the range from the 25th to the 75th percentile"
@@ -56,6 +57,46 @@ def latency(iterations: Sequence[Iteration], stamp: Stamp) -> Figure:
     _distribution(side, steps)
     _phase_bar(figure.add_subplot(grid[1, :]), iterations)
     return figure
+
+
+def _without_steps(iterations: Sequence[Iteration], stamp: Stamp) -> Figure:
+    """Each phase over the iterations, with its spread, and what an iteration consists of."""
+    samples = latency_samples(iterations)
+    shown = [name for name in ("ms_per_token", *(f"{phase}_ms" for phase in PHASES)) if name in samples]
+    if not shown:
+        figure = framed("No decode steps were timed", "Latency per token", stamp)
+        empty(figure.add_subplot(), "neither decode steps nor phases in these iterations")
+        return figure
+    runs = "1 iteration" if len(iterations) == 1 else f"{len(iterations)} iterations"
+    subtitle = (
+        f"Phases of {runs}, each on its own scale (ms; line: median, band: quartiles). Decode steps were not "
+        "timed singly"
+    )
+    figure = framed(_finding(iterations), subtitle, stamp, size=(11, 6.4))
+    grid = figure.add_gridspec(2, len(shown), height_ratios=[5, 1])
+    for column, name in enumerate(shown):
+        _over_iterations(figure.add_subplot(grid[0, column]), name, samples[name])
+    _phase_bar(figure.add_subplot(grid[1, :]), iterations)
+    return figure
+
+
+def _over_iterations(axes: Axes, name: str, values: Sequence[float]) -> None:
+    """One panel, on a scale of its own: how steady a phase is, not how long beside the others."""
+    phase = name.removesuffix("_ms")
+    p25, median, p75 = np.percentile(values, [25, 50, 75]).tolist()
+    colour = _PHASE_COLOUR.get(phase, DEVICE)
+    axes.axhspan(p25, p75, color=colour, alpha=0.22, linewidth=0)
+    axes.axhline(median, color=colour, linewidth=1.6)
+    axes.plot(np.arange(1, len(values) + 1), values, ".", color=INK, markersize=5)
+    low, high = min(values), max(values)
+    margin = max(0.35 * (high - low), 0.02 * high)
+    axes.set_ylim(max(low - margin, 0.0), high + margin)
+    axes.set_xlim(0.5, len(values) + 0.5)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=4, integer=True))
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=6))
+    title = "per token" if name == "ms_per_token" else phase
+    axes.set_title(f"{title}\n{significant(median)} ms", loc="left", fontsize=10, fontweight="bold")
+    axes.set_xlabel("iteration")
 
 
 def _finding(iterations: Sequence[Iteration]) -> str:

@@ -43,6 +43,16 @@ def iterations(count: int, tokens: int) -> list[dict[str, object]]:
     return timed
 
 
+def without_steps(count: int) -> list[dict[str, object]]:
+    """As where the device repeats the steps by itself."""
+    timed = iterations(count, 100)
+    for one in timed:
+        phases = dict(one["phases"])  # type: ignore[call-overload]
+        del phases["decode.step"]
+        one |= {"phases": phases, "counts": {"tokens": 100}}
+    return timed
+
+
 def scopes() -> pd.DataFrame:
     return pd.DataFrame(
         {
@@ -67,6 +77,7 @@ FIGURES: dict[str, Callable[[Trace, Account], Figure]] = {
     "gaps": lambda trace, acc: plots.gaps(acc, STAMP),
     "timeline": lambda trace, acc: plots.timeline(trace, acc, STAMP),
     "latency": lambda trace, acc: plots.latency(iterations(5, 100), STAMP),
+    "latency, a loop on the device": lambda trace, acc: plots.latency(without_steps(15), STAMP),
     "latency, one step": lambda trace, acc: plots.latency(iterations(1, 1), STAMP),
     "ladder": lambda trace, acc: plots.ladder(scopes(), STAMP),
     "ladder by cause": lambda trace, acc: plots.ladder(scopes_by_cause(), STAMP),
@@ -180,6 +191,29 @@ def lab(colour: str, vision: str) -> np.ndarray:
     xyz = [[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]] @ seen
     x, y, z = np.cbrt(xyz / [0.9505, 1, 1.089])
     return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
+
+
+def test_a_loop_on_the_device_has_its_phases_drawn() -> None:
+    timed = without_steps(6)
+    figure = plots.latency(timed, STAMP)
+    shown = texts(figure)
+    assert any(text.startswith("One token takes 7.0") and "of 100 tokens" in text for text in shown)
+    titles = [axes.get_title(loc="left").split("\n")[0] for axes in figure.axes]
+    assert titles == ["per token", "features", "encode", "decode", ""], "prefill was not timed"
+    (dots,) = (line for line in figure.axes[3].lines if line.get_marker() == ".")
+    assert np.allclose(dots.get_ydata(), [sum(one["phases"]["decode"]) / 1e6 for one in timed])  # type: ignore[index]
+    assert any("decode 7" in text and text.endswith(" ms") for text in shown)
+
+
+def test_the_ladder_calls_no_noise_a_difference() -> None:
+    """The intervals of the first two overlap."""
+    rows = scopes().assign(ms_per_token=[6.9, 5.0, 1.2], low=[4.0, 3.0, 1.1], high=[9.0, 8.0, 1.3])
+    shown = texts(plots.ladder(rows, STAMP))
+    assert "5.00  (within noise)" in shown and "1.20  (5.8× faster)" in shown
+    assert any(
+        text.startswith("cuda_graphs: 5.00 ms per token against")
+        for text in texts(plots.ladder(rows.head(2), STAMP))
+    )
 
 
 def test_the_ladders_footer_leaves_it_to_the_subtitle_what_was_profiled() -> None:

@@ -22,6 +22,9 @@ from analysis.memory import Memory
 from analysis.memory.measure import memory
 
 EVIL = "<script>alert(1)</script>"
+WITHOUT_PROFILER = (
+    "Without the profiler a token of fast takes 1.00 ms, one of slow 7.00 ms: fast is 7.0 times as fast."
+)
 HEADINGS = ["Where the time went, in ms per token", "The longest gaps", "Phases", "Kernels and copies"]
 
 
@@ -153,11 +156,90 @@ def test_two_runs_are_explained_by_what_differs() -> None:
     assert difference(fast, slow) == [
         "A traced token of fast takes 1.00 ms, one of slow 10.0 ms. Of the 9.00 ms between them, 8.90 ms "
         "(99%) is less idle time (host 8.90 ms); the GPU's own work takes 0.10 ms less.",
-        "fast launches its 200 kernels a token with 1 launch call, slow its 400 with 400.",
-        "Without the profiler it is 1.00 ms against 7.00 ms, 7.0 times as long.",
+        "fast launches 200 kernels a token with 1 launch call, slow launches 400 kernels a token with 400 "
+        "launch calls.",
+        WITHOUT_PROFILER,
     ]
-    assert difference(slow, slow) == ["A traced token of slow takes as long as one of slow, within 2%."]
-    assert difference(fast, replace(slow, tokens=False)) == []
+    assert difference(fast, replace(slow, tokens=False)) == [WITHOUT_PROFILER], "no token to compare"
+    unknown = replace(slow, unprofiled_ms=None)
+    assert not any("Without the profiler" in one for one in difference(fast, unknown))
+    assert difference(slow, slow)[0] == "A traced token of slow takes as long as one of slow, within 2%."
+
+
+def test_a_difference_that_only_the_traces_have_is_not_explained() -> None:
+    one = bar("one", 10_000_000, 90_000_000, 7.2)
+    for ms, end in (
+        (6.4, "other is 1.1 times as fast."),
+        (7.2, "alike within 2%."),
+        (6.9, "other is 4% faster."),
+    ):
+        other = bar("other", 9_000_000, 140_000_000, ms)
+        first, *_, last = difference(other, one)
+        assert (
+            f"not so without the profiler, whose cost differs (+39% for one and +{14.9 / ms - 1:.0%}" in first
+        )
+        assert "less idle time" not in first and "the GPU's own work of one takes 0.10 ms more" in first
+        assert last.endswith(end) and "as long" not in last
+
+
+def test_a_difference_within_the_noise_is_not_explained() -> None:
+    slow = replace(bar("slow", 10_000_000, 90_000_000, 7.2), unprofiled_interval=(6.0, 9.0))
+    fast = replace(bar("fast", 9_000_000, 60_000_000, 5.0), unprofiled_interval=(2.0, 8.0))
+    first, *_, last = difference(fast, slow)
+    assert "That is not clearly so without the profiler" in first and "less idle time" not in first
+    assert last.endswith("one of slow 7.20 ms: a difference within the noise.")
+    clear = replace(fast, unprofiled_interval=(4.9, 5.1))
+    assert "less idle time" in difference(clear, slow)[0]
+
+
+def test_whole_graphs_are_named_and_their_kernels_unknown(loop: tuple[Trace, Account]) -> None:
+    found = html.traced(*loop, "loop", ms_per_token=0.2).bar
+    assert (found.graphs, found.launch_calls, found.tokens) == (1, 1, False), "of one decode phase"
+    shown = html.figures(found, {})
+    assert shown["CUDA graphs in all, traced as one piece each"] == "1"
+    assert not any("kernels" in what for what in shown)
+    page = Page(html.render(html.of_trace(*loop)))
+    assert "were traced as one piece each: how many kernels are inside is not known" in page.words
+    assert "–inside 1 graph" in page.words
+
+
+def test_a_row_has_one_unit(loop: tuple[Trace, Account]) -> None:
+    """A loop of which no token is known stands beside a run with steps."""
+    one = html.traced(*loop, "loop").bar
+    steps = bar("steps", 10_000_000, 90_000_000, 7.0)
+    steps = replace(steps, parts_ns=dict.fromkeys(one.parts_ns, 0) | steps.parts_ns)
+    words = Page(html.render(html.Report("t", "h", [steps, one]))).words
+    assert re.search(r"kernels per token\s*400\s*–inside 1 graph", words)
+    assert re.search(r"launch calls per token\s*400\s*–1 graph launched", words)
+    by_token = replace(one, units=99, tokens=True)
+    words = Page(html.render(html.Report("t", "h", [steps, by_token]))).words
+    assert "Where the time went, in ms per token" in words
+    assert re.search(r"launch calls per token\s*400\s*0.011 for 99 tokens", words)
+    assert "with the gaps inside the graphs of loop counted as work. loop launches 1 graph for 99" in words
+    assert html.figures(by_token, {})["launch calls for 99 tokens"] == "1"
+
+
+def test_a_step_has_the_kernels_that_were_launched_in_it(tmp_path: Path) -> None:
+    """Not those that the decode phase launches between its steps."""
+    export = launches("k", 4)
+    export.domain("harness")
+    export.range("decode", 0, 150_000)
+    for number in range(2):
+        export.range("decode.step", 36_000 * number, 36_000 * (number + 1))
+    with Trace.open(export.write(tmp_path / "t.sqlite")) as trace:
+        found = html.traced(trace, account(trace), "t")
+    assert (found.bar.kernels, found.bar.units, found.bar.launch_calls) == (2, 2, 2)
+    assert "a decode step takes 1 kernel " in found.headline
+
+
+def test_dram_over_a_whole_loop_is_called_that(loop: tuple[Trace, Account]) -> None:
+    (path,) = (Path(__file__).parents[2] / "results" / "h200" / "optimized").glob("*/metrics.sqlite.xz")
+    with Trace.open(path) as trace:
+        measured = memory(trace, account(trace))
+    page = Page(html.render(html.of_trace(*loop, measured)))
+    assert "DRAM throughput over a decode phase" in page.headings
+    assert "--gpu-metrics" not in page.words, "it has been recorded"
+    assert "that of each kernel in roofline.png" in page.words
 
 
 def test_both_bars_and_the_explanation_stand_on_the_page(

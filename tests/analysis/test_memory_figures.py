@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 from matplotlib.text import Text
@@ -12,6 +15,7 @@ from memory_trace import traced
 from analysis import Trace, account
 from analysis.memory import Memory, memory, memory_metrics
 from analysis.plots.dram import dram
+from analysis.plots.labels import numbered
 from analysis.plots.roofline import roofline
 from analysis.plots.style import Stamp
 
@@ -32,6 +36,30 @@ def test_figures_say_what_was_found(measured: Memory) -> None:
     assert "memory-bound" in texts(roofline(measured, STAMP))
     share = memory_metrics(measured)["decode.dram_share"]
     assert f"{share:.0%} of the memory's speed" in texts(dram(measured, STAMP))
+
+
+def test_shares_of_kernel_time_are_of_all_of_it(measured: Memory) -> None:
+    """As if nothing were known of a kernel that takes a third of the time."""
+    kernels = measured.kernels[measured.kernels["memory_class"] != "unknown"].head(1)
+    other = kernels.assign(name="other", memory_class="unknown", total_ns=kernels["total_ns"] // 2)
+    both = pd.concat([kernels, other], ignore_index=True)
+    bound = kernels["memory_class"].iloc[0]
+    said = texts(roofline(replace(measured, kernels=both), STAMP)).replace("\n", " ")
+    assert f"67% of the kernel time is {bound} (33% has no class): while these kernels run" in said
+    assert f"Nearly all kernel time is {bound}: while" in texts(
+        roofline(replace(measured, kernels=kernels), STAMP)
+    ).replace("\n", " ")
+
+
+def test_numbers_of_points_in_one_place_stand_beside_them() -> None:
+    """Two points alike, one far from them, one where the two's label would stand first."""
+    labels = numbered(np.array([[50.0, 50, 10], [51, 50, 4], [300, 50, 6], [80, 50, 3]]), 8)
+    found = {label.text: label for label in labels}
+    assert set(found) == {"1, 2", "3", "4"}
+    assert (found["3"].right, found["3"].up) == (0, 0), "alone on its point"
+    shared = found["1, 2"]
+    assert shared.point == 0 and np.hypot(shared.right, shared.up) > 10, "off the larger of the two"
+    assert shared.up > 8, "not on the fourth"
 
 
 def test_figures_without_the_peak_leave_out_gigabytes(tmp_path: Path) -> None:

@@ -141,4 +141,12 @@ def test_the_fastest_is_named_with_its_distance_from_the_first() -> None:
         "graphs: 1.00 ms per token, 7.0× faster than baseline (7.00 ms)"
     )
     assert fastest({"baseline": 1.0, "flash": 6.0}) == "baseline is the fastest: 1.00 ms per token"
+    assert fastest({"baseline": 7.0, "flash": 5.0}, {"baseline": (2, 12), "flash": (1, 9)}) == (
+        "flash: 5.00 ms per token against 7.00 of baseline, a difference within the noise"
+    )
+    limits = {"baseline": (6.9, 7.1), "flash": (1, 9), "graphs": (5.9, 6.1)}
+    assert fastest({"baseline": 7.0, "flash": 5.0, "graphs": 6.0}, limits).startswith("graphs: 6.00 ms"), (
+        "what is only nominally faster is not the finding"
+    )
+    assert "1.2× faster" in fastest({"baseline": 6.0, "flash": 5.0}, {"flash": (4, 7)}), "one is unknown"
     assert fastest({}) == "No scopes to compare"

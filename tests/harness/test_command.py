@@ -16,6 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from harness.processes import lives
 from tests.harness.cli import ROOT, Command, argv, call, env, records
 
 
@@ -291,7 +292,7 @@ def interrupt(
     _, stderr = parent.communicate(timeout=60)
     assert parent.returncode == 130
     assert "error: interrupted" in stderr and "Traceback" not in stderr
-    assert children and not any(child.is_running() for child in children)
+    assert children and not any(lives(child) for child in children)
     (record,) = records(cwd)
     assert record["status"] == "interrupted" and statuses(cwd) == {record["id"]: "interrupted"}
 

@@ -1,0 +1,66 @@
+"""Pages of published runs: one unit for all, and numbers that say which machine they are of."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from harness import details, page
+from harness.record import Record
+from tests.harness.cli import ROOT
+
+PUBLISHED = ROOT / "results" / "h200"
+
+
+def run_of(scope: str, outputs: Path = PUBLISHED) -> Record:
+    (path,) = outputs.glob(f"{scope}/*/run.json")
+    return Record.load(path.parent)
+
+
+def test_a_loop_on_the_device_is_shown_per_token_like_the_others() -> None:
+    scopes = ["baseline", "single_launch"]
+    report = page.of_sweep([run_of(scope) for scope in scopes], scopes, PUBLISHED, links="")
+    steps, loop = report.bars
+    assert steps.tokens and loop.tokens and not steps.graphs and loop.graphs
+    assert loop.ms() == pytest.approx(run_of("single_launch").metrics["ms_per_token"], rel=0.05)
+    assert steps.per_unit(steps.kernels) == report.runs[0].metrics["kernels_per_token"]
+    metrics = report.runs[0].metrics
+    assert steps.unprofiled_interval == (metrics["ms_per_token.low"], metrics["ms_per_token.high"])
+    assert dict(report.environment)["On each run's page"].startswith("what differs: ")
+    assert "Command" not in dict(report.environment)
+
+
+def test_what_an_older_version_kept_is_counted_as_today(tmp_path: Path) -> None:
+    """It did not tell graphs from kernels, and counted around the steps."""
+    scopes = ("baseline", "single_launch")
+    for scope in scopes:
+        shutil.copytree(PUBLISHED / scope, tmp_path / scope)
+        kept = tmp_path / run_of(scope).id / details.DETAIL_JSON
+        older = json.loads(kept.read_text())
+        older["bar"].pop("graphs", None)
+        older["bar"] |= {"kernels": 78210} if scope == "baseline" else {"launch_calls": 548}
+        kept.write_text(json.dumps(older))
+    found = {scope: details.load(tmp_path / run_of(scope).id, scope) for scope in scopes}
+    steps, loop = found.values()
+    assert steps is not None and loop is not None
+    assert steps.bar.per_unit(steps.bar.kernels) == run_of("baseline").metrics["kernels_per_token"]
+    assert loop.bar.graphs == loop.bar.kernels and loop.bar.launch_calls is None
+
+
+def test_each_tile_of_a_run_with_a_recorded_trace_says_whose_it_is() -> None:
+    record = run_of("baseline")
+    detail = details.load(PUBLISHED / record.id, "baseline")
+    there, own = {"wer": 0.5, "ms_per_token": 7.0}, {"wer": 0.1, "ms_per_token": 80.0}
+    bundled = {"note": "recorded on NVIDIA H200, 2026-11-22, 1a2b3c4", "metrics": there}
+    capture = record.capture | {"recorded": bundled}
+    here = replace(record, capture=capture, model="tiny", metrics=own)
+    tiles = page.of_run(here, PUBLISHED, detail, None).figures
+    assert tiles["word error rate (this machine, tiny)"] == "10.00%"
+    assert tiles["ms per token, unprofiled (this machine, tiny)"] == "80.0"
+    assert tiles["ms per token, unprofiled (recorded on NVIDIA H200)"] == "7.00"
+    assert all(what.endswith(("(this machine, tiny)", "(recorded on NVIDIA H200)")) for what in tiles)
+    assert "50.00%" not in tiles.values(), "of another model"
