@@ -178,7 +178,9 @@ def _kernels(a: Side, b: Side, unit: Unit, counts: tuple[int, int]) -> tuple[lis
     """The kernels whose time per repetition changed most, and how many changed in all."""
     pieces = [side.repeats.pieces(unit).set_index(PIECE) for side in (a, b)]
     sums = [one / n for one, n in zip(pieces, counts, strict=True)]
-    both = sums[0].join(sums[1], how="outer", lsuffix="_a", rsuffix="_b").fillna(0.0)
+    both = (
+        sums[0].merge(sums[1], "outer", left_index=True, right_index=True, suffixes=("_a", "_b")).fillna(0.0)
+    )
     delta_us = ((both["total_ns_b"] - both["total_ns_a"]) / 1e3).abs()
     changed = delta_us[delta_us > _KERNEL_NOISE_US].sort_values(ascending=False, kind="stable")
     shown = changed.index[:_KERNELS]
