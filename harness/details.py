@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from harness import moved
-from harness.phases import DECODE, DECODE_STEP
 from harness.record import write_json
 
 if TYPE_CHECKING:
@@ -35,24 +33,8 @@ def load(folder: Path, label: str) -> Traced | None:
         kept = json.loads((folder / DETAIL_JSON).read_text())
         lists = {"gaps": Gap, "patterns": Pattern, "phases": Phase}
         kept |= {name: [kind(**one) for one in kept[name]] for name, kind in lists.items()}
-        bar = Breakdown(**_bar(kept) | {"label": label})
+        bar = Breakdown(**kept["bar"] | {"label": label})
         memory = moved.load(folder / moved.MEMORY_JSON)
         return Traced(**kept | {"label": label, "bar": bar, "memory": memory})
     except (OSError, ValueError, KeyError, TypeError):
         return None
-
-
-def _bar(kept: dict[str, Any]) -> dict[str, Any]:
-    """The bar of what was kept. An older version counted the kernels and calls around decode steps among
-    theirs, and did not say which kernels are whole graphs."""
-    bar: dict[str, Any] = kept["bar"]
-    if "graphs" in bar:
-        return bar
-    phases = {one.name: one for one in kept["phases"]}
-    if bar["tokens"] and DECODE_STEP in phases:
-        bar = bar | {"kernels": phases[DECODE_STEP].kernels}
-    ours = [one for one in kept["kernels"] if one["kind"] == "graph"]
-    if DECODE in phases:
-        ours = [one for one in ours if re.search(r"(^|, )decode($|[.,])", one["phases"])]
-    graphs = sum(one["count"] for one in ours)
-    return bar | {"graphs": graphs} | ({} if bar["tokens"] else {"launch_calls": None})

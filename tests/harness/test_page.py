@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,23 +30,6 @@ def test_a_loop_on_the_device_is_shown_per_token_like_the_others() -> None:
     assert steps.unprofiled_interval == (metrics["ms_per_token.low"], metrics["ms_per_token.high"])
     assert dict(report.environment)["On each run's page"].startswith("what differs: ")
     assert "Command" not in dict(report.environment)
-
-
-def test_what_an_older_version_kept_is_counted_as_today(tmp_path: Path) -> None:
-    """It did not tell graphs from kernels, and counted around the steps."""
-    scopes = ("baseline", "single_launch")
-    for scope in scopes:
-        shutil.copytree(PUBLISHED / scope, tmp_path / scope)
-        kept = tmp_path / run_of(scope).id / details.DETAIL_JSON
-        older = json.loads(kept.read_text())
-        older["bar"].pop("graphs", None)
-        older["bar"] |= {"kernels": 78210} if scope == "baseline" else {"launch_calls": 548}
-        kept.write_text(json.dumps(older))
-    found = {scope: details.load(tmp_path / run_of(scope).id, scope) for scope in scopes}
-    steps, loop = found.values()
-    assert steps is not None and loop is not None
-    assert steps.bar.per_unit(steps.bar.kernels) == run_of("baseline").metrics["kernels_per_token"]
-    assert loop.bar.graphs == loop.bar.kernels and loop.bar.launch_calls is None
 
 
 def test_each_tile_of_a_run_with_a_recorded_trace_says_whose_it_is() -> None:
