@@ -34,7 +34,7 @@ PAGE, LADDER = "report.html", "ladder.png"
 TEXTS = ("run.json", "config.yaml", MEASURE_JSON, "report.txt")
 SOME_HAVE = (PAGE, DETAIL_JSON, MEMORY_JSON)  # not older runs, nor those without a trace or GPU metrics
 PACKED_TRACE, PACKED_METRICS, PACKED_KERNELS = "trace.sqlite.xz", "metrics.sqlite.xz", "ncu.csv.xz"
-UNTIL = "decode:1"  # one whole window: its first steps alone are slower, until nsys has warmed up
+UNTIL = "iter:1"  # one whole window: its first steps alone are slower, until nsys has warmed up
 # The more samples, the more kernels are told apart by them; at 100 kHz a step of 10 ms takes 60 kB.
 METRICS_UNTIL, METRICS_UNTIL_IF_SMALL = "decode.step:4", "decode.step:40"
 METRICS_BYTES = 300_000
