@@ -35,6 +35,7 @@ def run(cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return done
 
 
+@pytest.mark.slow
 def test_the_python_api_says_nothing_and_lets_others_speak(tmp_path: Path) -> None:
     said = run(tmp_path, "-c", OTHERS.format(clip=str(CLIPS / "harbour.flac"))).stderr.splitlines()
     assert len(said) == 2, said
@@ -44,7 +45,7 @@ def test_the_python_api_says_nothing_and_lets_others_speak(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     "command",
     [
-        ("benchmarks.throughput", *SMALL),
+        pytest.param(("benchmarks.throughput", *SMALL), marks=pytest.mark.slow),
         pytest.param(
             ("experiments.evaluate", "--device", "cpu", "--audio", str(CLIPS / "harbour.flac")),
             marks=pytest.mark.slow,
@@ -56,6 +57,7 @@ def test_commands_show_what_they_are_asked_for(command: tuple[str, ...], tmp_pat
     assert run(tmp_path, "-m", *command).stderr == ""
 
 
+@pytest.mark.slow
 def test_the_log_of_a_run_is_about_the_run(tmp_path: Path) -> None:
     quick = ("measure.warmup=0", "measure.iterations=1", "capture=none", "device=cpu")
     run(tmp_path, "-m", "harness", "+scope=int8", "model=tiny_random", "audio=harbour", *quick)

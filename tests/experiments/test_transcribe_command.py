@@ -53,6 +53,7 @@ def sounds(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_bad_files_are_said_and_the_others_done(sounds: Path, tmp_path: Path) -> None:
     out = tmp_path / "out" / "deep"
     formats = ("--format", "srt", "--format", "json")

@@ -81,6 +81,7 @@ def test_a_run_that_was_made_elsewhere_names_no_path_of_that_machine(outputs: Pa
     assert "</html>" in (folder / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_a_part_of_the_scopes_joins_those_that_are_published(
     outputs: Path, harness: Command, tmp_path: Path
 ) -> None:
@@ -100,6 +101,7 @@ def test_a_part_of_the_scopes_joins_those_that_are_published(
     assert (into / "ladder.png").stat().st_size > 0 and not (into / "ladder.svg").exists()
 
 
+@pytest.mark.slow
 def test_what_can_not_be_compared_stays_and_is_left_out_of_the_page(
     outputs: Path, harness: Command, tmp_path: Path
 ) -> None:

@@ -98,6 +98,7 @@ def test_what_is_no_run_of_its_own(run: Path, tmp_path: Path) -> None:
         alive.wait()
 
 
+@pytest.mark.slow
 def test_a_damaged_run_of_the_other_scope_is_not_compared_with(run: Path) -> None:
     (other,) = run.parents[1].glob("fake_one/*")
     for damage in ("cut", None):
