@@ -125,6 +125,7 @@ def published(scope: str) -> recorded.RecordedTrace | None:
 def test_every_scope_has_a_trace_of_its_own_to_show(scope: str) -> None:
     found = published(scope)
     assert found is not None and found.trace.parents[1].name == scope and found.sampled is not None
+    assert recorded.beside(found.trace, "baseline") is not None, "which pages show beside it"
 
 
 @pytest.mark.parametrize(
