@@ -6,7 +6,7 @@ import argparse
 import json
 import sqlite3
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -137,7 +137,7 @@ def table_row(run: dict[str, Any], metrics: dict[str, float]) -> list[str]:
         if name not in metrics:
             return ABSENT
         median, low, high = (f"{metrics[name + end]:.{digits}f}" for end in ("", ".p25", ".p75"))
-        return f"{median} ({low}–{high}){_unstable(metrics, name)}"
+        return f"{median} ({low}–{high}){unstable(metrics, name)}"
 
     return [
         run["scope"],
@@ -154,7 +154,7 @@ def table_row(run: dict[str, Any], metrics: dict[str, float]) -> list[str]:
     ]
 
 
-def _unstable(metrics: dict[str, float], name: str) -> str:
+def unstable(metrics: Mapping[str, float], name: str) -> str:
     """A remark on a median whose 95% interval is wide; empty too where the run recorded none."""
     from analysis.statistics import UNSTABLE_ABOVE, metric_spread
 

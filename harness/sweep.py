@@ -15,6 +15,7 @@ from rich.table import Table
 
 from harness.errors import ExitCode, UserError
 from harness.record import Record, days
+from harness.results import unstable
 
 if TYPE_CHECKING:
     from analysis.plots import Stamp
@@ -65,17 +66,11 @@ def _table(outcomes: Sequence[Outcome]) -> Table:
             outcome.scope,
             status + (f": {outcome.error}" if outcome.error else ""),
             record.id if record else "",
-            "" if per_token is None else f"{per_token:.3f}{_unstable(record.metrics) if record else ''}",
+            ""
+            if per_token is None
+            else f"{per_token:.3f}{unstable(record.metrics, 'ms_per_token') if record else ''}",
         )
     return table
-
-
-def _unstable(metrics: Mapping[str, float]) -> str:
-    """A remark on a time of a token that is known to no better than 2%."""
-    from analysis.statistics import UNSTABLE_ABOVE, metric_spread
-
-    spread = metric_spread(metrics, "ms_per_token")
-    return f", unstable ±{spread:.1%}" if spread is not None and spread > UNSTABLE_ABOVE else ""
 
 
 def ladder(finished: Sequence[Record], folder: Path) -> list[Path]:

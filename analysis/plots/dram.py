@@ -47,6 +47,8 @@ def _finding(measured: Memory) -> str:
 
 def _shown(measured: Memory) -> str:
     step, called = measured.timeline, drawn(measured.phases)[0]
+    # Of a loop on the device gaps.png tells nothing: the trace has it as one piece.
+    elsewhere = "" if called == "decode phase" else ": how busy the GPU is without it, gaps.png tells"
     length_ns, samples = _length_us(step) * 1e3, float(step["samples"].sum())
     folded = round(samples * measured.period_ns / length_ns)
     many = f", the mean of {folded:,} laid onto one another" if folded > 1 else ""
@@ -54,8 +56,8 @@ def _shown(measured: Memory) -> str:
     return (
         f"DRAM traffic over a {called} of {duration(length_ns, 3)}{many} ({step['samples'].median():.0f} "
         f"samples of {duration(measured.period_ns)} a bin; faster changes are smoothed). Mean {mean} GB/s, "
-        f"highest {highest} of {significant(measured.peak_gbps, 4)} GB/s. Sampling changes the gaps: how "
-        "busy the GPU is without it, gaps.png tells"
+        f"highest {highest} of {significant(measured.peak_gbps, 4)} GB/s. Sampling changes the "
+        f"gaps{elsewhere}"
     )
 
 

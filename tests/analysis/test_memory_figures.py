@@ -86,3 +86,4 @@ def test_where_the_device_repeats_the_steps_the_decode_phase_is_drawn() -> None:
     assert f"A decode phase uses {values['decode.dram_share']:.0%} of the memory's speed" in shown
     assert f"its {values['decode.bytes_per_phase'] / 1e9:.1f} GB would take" in shown
     assert "laid onto one another" not in shown, "there is one"
+    assert "gaps.png" not in shown, "which has the loop as one piece"
