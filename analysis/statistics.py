@@ -199,6 +199,12 @@ def metric_spread(metrics: Mapping[str, float], name: str) -> float | None:
     return relative_spread(metrics[name], metrics.get(f"{name}.low"), metrics.get(f"{name}.high"))
 
 
+def unstable_remark(metrics: Mapping[str, float], name: str) -> str:
+    """The remark "unstable ±3.1%" on a median known to no better than 2%; of others an empty one."""
+    spread = metric_spread(metrics, name)
+    return f"unstable ±{spread:.1%}" if spread is not None and spread > UNSTABLE_ABOVE else ""
+
+
 def flat(name: str, found: Estimate) -> dict[str, float]:
     """An estimate as flat metrics: the name, and `.low` and `.high` where there is an interval."""
     if found.low is None or found.high is None:

@@ -51,7 +51,7 @@ class Report:
 
 def latency_table(metrics: Mapping[str, float], title: str) -> Table:
     """The measured child's medians, their 95% intervals, quartiles, and which medians are unstable."""
-    from analysis.statistics import UNSTABLE_ABOVE, metric_spread
+    from analysis.statistics import unstable_remark
 
     table = Table("phase", title=title, title_justify="left", title_style="bold", box=SIMPLE)
     for column in ("median", "95% interval", "p25", "p75"):
@@ -69,12 +69,10 @@ def latency_table(metrics: Mapping[str, float], title: str) -> Table:
     for name, label in labels.items():
         if name in metrics:
             median, p25, p75 = (f"{metrics[name + end]:.4g}" for end in ("", ".p25", ".p75"))
-            spread = metric_spread(metrics, name)
             between = "–"
-            if spread is not None:
+            if f"{name}.low" in metrics and f"{name}.high" in metrics:
                 between = " – ".join(f"{metrics[name + end]:.4g}" for end in (".low", ".high"))
-            unstable = spread is not None and spread > UNSTABLE_ABOVE
-            table.add_row(label, median, between, p25, p75, f"unstable (±{spread:.1%})" if unstable else "")
+            table.add_row(label, median, between, p25, p75, unstable_remark(metrics, name))
     return table
 
 

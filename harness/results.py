@@ -6,7 +6,7 @@ import argparse
 import json
 import sqlite3
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +129,7 @@ def newest_per_scope(runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def table_row(run: dict[str, Any], metrics: dict[str, float]) -> list[str]:
     """One row of the table; a dash where the run has no such number (no trace, no GPU)."""
+    from analysis.statistics import unstable_remark
 
     def cell(name: str, form: Callable[[float], str]) -> str:
         return form(metrics[name]) if name in metrics else ABSENT
@@ -136,8 +137,9 @@ def table_row(run: dict[str, Any], metrics: dict[str, float]) -> list[str]:
     def spread(name: str, digits: int) -> str:
         if name not in metrics:
             return ABSENT
+        remark = unstable_remark(metrics, name)
         median, low, high = (f"{metrics[name + end]:.{digits}f}" for end in ("", ".p25", ".p75"))
-        return f"{median} ({low}–{high}){unstable(metrics, name)}"
+        return f"{median} ({low}–{high})" + (f", {remark}" if remark else "")
 
     return [
         run["scope"],
@@ -152,14 +154,6 @@ def table_row(run: dict[str, Any], metrics: dict[str, float]) -> list[str]:
         tokens_in_words(json.loads(run["tokens_match"] or "null")),
         _outcome(json.loads(run["verdict"] or "[]")),
     ]
-
-
-def unstable(metrics: Mapping[str, float], name: str) -> str:
-    """A remark on a median whose 95% interval is wide; empty too where the run recorded none."""
-    from analysis.statistics import UNSTABLE_ABOVE, metric_spread
-
-    spread = metric_spread(metrics, name)
-    return f", unstable ±{spread:.1%}" if spread is not None and spread > UNSTABLE_ABOVE else ""
 
 
 def _words(metrics: dict[str, float]) -> str:

@@ -15,7 +15,6 @@ from rich.table import Table
 
 from harness.errors import ExitCode, UserError
 from harness.record import Record, days
-from harness.results import unstable
 
 if TYPE_CHECKING:
     from analysis.plots import Stamp
@@ -60,17 +59,23 @@ def _table(outcomes: Sequence[Outcome]) -> Table:
     for number, outcome in enumerate(outcomes):
         record = outcome.record
         status = record.status if record else ("failed" if outcome.error else "shown only")
-        per_token = record.metrics.get("ms_per_token") if record else None
         table.add_row(
             str(number),
             outcome.scope,
             status + (f": {outcome.error}" if outcome.error else ""),
             record.id if record else "",
-            ""
-            if per_token is None
-            else f"{per_token:.3f}{unstable(record.metrics, 'ms_per_token') if record else ''}",
+            _per_token(record.metrics) if record else "",
         )
     return table
+
+
+def _per_token(metrics: Mapping[str, float]) -> str:
+    from analysis.statistics import unstable_remark  # numpy, which --help goes without
+
+    if "ms_per_token" not in metrics:
+        return ""
+    remark = unstable_remark(metrics, "ms_per_token")
+    return f"{metrics['ms_per_token']:.3f}" + (f", {remark}" if remark else "")
 
 
 def ladder(finished: Sequence[Record], folder: Path) -> list[Path]:

@@ -17,7 +17,7 @@ from analysis.html import charts
 from analysis.html.breakdown import BUSY, Breakdown, difference
 from analysis.html.view import Report
 from analysis.palette import CAUSE_COLOUR, CAUSE_LABEL
-from analysis.statistics import UNSTABLE_ABOVE, metric_spread
+from analysis.statistics import unstable_remark
 from analysis.units import duration, significant
 
 _HERE = Path(__file__).parent
@@ -80,7 +80,7 @@ def _environment() -> Environment:
     }
     environment.globals |= {
         "interval": _interval,
-        "unstable": _unstable,
+        "unstable": unstable_remark,
         "part_share": _part_share,
         "absent": _ABSENT,
     }
@@ -113,9 +113,3 @@ def _interval(metrics: Mapping[str, float], name: str) -> str:
         if f"{name}.{low}" in metrics and f"{name}.{high}" in metrics:
             return f"{significant(metrics[f'{name}.{low}'])} to {significant(metrics[f'{name}.{high}'])}"
     return ""
-
-
-def _unstable(metrics: Mapping[str, float], name: str) -> str:
-    """A remark on a median that is known to no better than 2%."""
-    spread = metric_spread(metrics, name)
-    return f"unstable ±{spread:.1%}" if spread is not None and spread > UNSTABLE_ABOVE else ""
