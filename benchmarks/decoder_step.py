@@ -7,24 +7,22 @@ the L2 cache holds, so it is cold for whatever comes first.
 from __future__ import annotations
 
 import argparse
-import statistics
+import math
 import sys
 from collections.abc import Callable
 from functools import partial
-from itertools import pairwise
-from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import WhisperConfig
 from transformers.models.whisper.modeling_whisper import WhisperDecoder
 
-from benchmarks.origin import origin
+from benchmarks.replays import Replays, run
 from experiments import floor, quantize
 from experiments.fused_decoder import FusedDecoder, pack
 from experiments.static_decoder import StaticDecoder
 from harness.environment import gpu
-from harness.errors import ExitCode, UserError
-from harness.record import write_json
+from harness.results import markdown
 from kernels.decoder_step import DecoderStep
 
 REPLAYS = 300
@@ -32,36 +30,17 @@ Network = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 PLACE, LENGTH = 54, 112  # of the token; of the cache
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--json", type=Path, help="write the figures there")
-    arguments = parser.parse_args()
-    if gpu() is None:
-        problem = UserError("no NVIDIA GPU was found", "a machine that has one", ExitCode.MACHINE)
-        print(problem.report(), file=sys.stderr)
-        return problem.exit_code
-    rows = measure()
-    print("| step | queries | µs | of the byte floor |\n| --- | ---: | ---: | ---: |")
-    for row in rows:
-        share = f"{row['floor_us'] / row['median_us']:.0%}" if row["floor_us"] else "–"
-        print(f"| {row['step']} | {row['queries']} | {row['median_us']:.1f} | {share} |")
-    if arguments.json:
-        write_json(arguments.json, {"origin": origin(), "rows": rows})
-    return ExitCode.OK
-
-
-@torch.inference_mode()
-def measure() -> list[dict[str, object]]:
-    """A dict a row: step, queries, median_us, floor_us (of one query; 0 where it says nothing)."""
-    peak_bps = gpu()["memory_bandwidth_bps"]
+def measure() -> list[dict[str, Any]]:
+    """A dict a row: step, queries, median_us, floor_us (of one query; 0 if the peak bandwidth is unknown)."""
+    peak_bps = (gpu() or {}).get("memory_bandwidth_bps") or math.inf
     config = WhisperConfig(vocab_size=51865, d_model=768, decoder_layers=12, decoder_attention_heads=12)
     config.decoder_ffn_dim = 3072
     config._attn_implementation = "sdpa"
     shapes = floor.Shapes.of(config)
     torch.manual_seed(0)
     decoder = WhisperDecoder(config).cuda().half().eval()
-    rows: list[dict[str, object]] = []
-    kept: list[object] = []  # destroying a captured graph can break later captures
+    rows: list[dict[str, Any]] = []
+    replays = Replays()
     history = torch.randint(50000, (1, LENGTH), device="cuda")
     for how, weight_bytes in (("none", 2), ("int8", 1)):
         static = StaticDecoder(decoder, "sdpa", 1, LENGTH)
@@ -81,28 +60,24 @@ def measure() -> list[dict[str, object]]:
         bodies += [(f"vocabulary, {name}", 1, last, weights.vocabulary.nbytes / peak_bps * 1e6)]
         for step, queries, logits, floor_us in bodies:
             places = torch.arange(PLACE, PLACE + queries, device="cuda")[None]
-            found = _median_us(partial(logits, history, places), kept)
+            found = replays.median_us(partial(logits, history, places), warmup=20, replays=REPLAYS)
             rows.append({"step": step, "queries": queries, "median_us": found, "floor_us": floor_us})
     return rows
 
 
-def _median_us(body: Callable[[], object], kept: list[object]) -> float:
-    for _ in range(3):
-        body()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        body()
-    for _ in range(20):
-        graph.replay()
-    stamps = [torch.cuda.Event(enable_timing=True) for _ in range(REPLAYS + 1)]
-    torch.cuda.synchronize()
-    stamps[0].record()
-    for stamp in stamps[1:]:
-        graph.replay()
-        stamp.record()
-    torch.cuda.synchronize()
-    kept.append(graph)
-    return statistics.median(a.elapsed_time(b) * 1e3 for a, b in pairwise(stamps))
+def report(_: argparse.Namespace) -> tuple[str, dict[str, Any]]:
+    """The figures as text and as JSON."""
+    rows = measure()
+    lines = []
+    for row in rows:
+        share = f"{row['floor_us'] / row['median_us']:.0%}" if row["floor_us"] else "–"
+        lines.append([row["step"], f"{row['queries']}", f"{row['median_us']:.1f}", share])
+    return markdown(["step", "queries", "µs", "of the byte floor"], lines), {"rows": rows}
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.decoder_step", description=__doc__)
+    return run(parser, report, argv)
 
 
 if __name__ == "__main__":

@@ -10,16 +10,14 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from statistics import median
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torchao.quantization import Int8Tensor, PerRow
 
-from benchmarks.origin import origin
-from harness.errors import ExitCode, UserError
-from harness.record import write_json
+from benchmarks.replays import BANDWIDTH_BPS, Replays, run
 from harness.results import markdown
 from kernels import int8_gemv
 from kernels.int8_gemv import MAX_ROWS, Plan
@@ -33,10 +31,8 @@ LAYERS = {
     "vocabulary": (51865, 768),
     "vocabulary, filled up": (51872, 768),  # as StaticDecoder has it: an odd one is slow in fp16
 }
-BANDWIDTH_BPS = 4.3e12  # what reading reaches on an H200
 COLD_BYTES = 2**27  # of copies, more than twice the L2 cache of an H200
 LEAST_CALLS = 200  # of a graph, so that its own launch doesn't count
-WARMUP, REPLAYS = 3, 20
 
 
 @dataclass(frozen=True)
@@ -83,25 +79,15 @@ class Layer:
         return lambda i: F.linear(self.x, weights[i % len(weights)], self.bias)
 
 
-def time_us(call: Callable[[int], object], copies: int, graphs: list[torch.cuda.CUDAGraph]) -> list[float]:
-    """µs per call of each replay. `graphs` keeps the graph: destroying one can break later captures."""
+def times_us(call: Callable[[int], object], copies: int, replays: Replays) -> list[float]:
+    """µs per call of each replay."""
     calls = max(LEAST_CALLS, copies)
-    for i in range(WARMUP):
-        call(i)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+
+    def all_of_them() -> None:
         for i in range(calls):
             call(i)
-    graphs.append(graph)
-    times = []
-    for _ in range(WARMUP + REPLAYS):
-        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        begin.record()
-        graph.replay()
-        end.record()
-        end.synchronize()
-        times.append(begin.elapsed_time(end) * 1000 / calls)
-    return times[WARMUP:]
+
+    return replays.times_us(all_of_them, calls)
 
 
 def other_plans(n: int, k: int) -> list[Plan]:
@@ -115,10 +101,9 @@ def other_plans(n: int, k: int) -> list[Plan]:
     return [layout for layout in layouts if layout != int8_gemv.plan(n, k)]
 
 
-@torch.inference_mode()
 def measured(rows: Sequence[int], sweep: bool) -> list[Result]:
     """All ways of all layers, printed as they come."""
-    graphs: list[torch.cuda.CUDAGraph] = []
+    replays = Replays()
     results = []
     for name, (n, k) in LAYERS.items():
         for m in rows:
@@ -132,7 +117,7 @@ def measured(rows: Sequence[int], sweep: bool) -> list[Result]:
             if sweep:
                 ways |= {f"ours, {p.split}/{p.warps}/{p.steps}": layer.ours(p) for p in other_plans(n, k)}
             for way, call in ways.items():
-                times = time_us(call, len(layer.wide), graphs)
+                times = times_us(call, len(layer.wide), replays)
                 results.append(Result(name, m, (n, k), way, floor_us(m, n, k), times))
                 print(f"{name}, {m} rows, {way}: {results[-1].median_us:.2f} µs", file=sys.stderr, flush=True)
     return results
@@ -174,33 +159,34 @@ def best_plans(results: Sequence[Result]) -> str:
     return markdown(["layer", "plan", "fastest, µs"], lines)
 
 
+def report(arguments: argparse.Namespace) -> tuple[str, dict[str, Any]]:
+    """The figures as text and as JSON."""
+    results = measured(arguments.rows, arguments.sweep)
+    text = f"µs, cold L2\n\n{table(results)}"
+    if arguments.sweep:
+        text += f"\n\n{best_plans(results)}"
+    return text, {"results": [asdict(result) for result in results]}
+
+
+def rows_of_x(text: str) -> int:
+    """How many rows the kernel takes at once."""
+    if not 1 <= int(text) <= MAX_ROWS:
+        raise argparse.ArgumentTypeError(f"has to be 1 to {MAX_ROWS}")
+    return int(text)
+
+
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.int8_gemv", description=__doc__)
     parser.add_argument(
-        "--rows", type=int, nargs="+", default=[1, 5, 8], metavar="M", help="rows of x (default: %(default)s)"
+        "--rows",
+        type=rows_of_x,
+        nargs="+",
+        default=[1, 5, 8],
+        metavar="M",
+        help="rows of x (default: %(default)s)",
     )
     parser.add_argument("--sweep", action="store_true", help="other layouts of the kernel, too")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the time of every replay here")
-    arguments = parser.parse_args(argv)
-    if not all(1 <= m <= MAX_ROWS for m in arguments.rows):
-        parser.error(f"--rows have to be 1 to {MAX_ROWS}")
-    try:
-        if not torch.cuda.is_available():
-            raise UserError("there is no GPU to measure", "a machine with an NVIDIA GPU", ExitCode.MACHINE)
-        results = measured(arguments.rows, arguments.sweep)
-        if arguments.json:
-            made = {"origin": origin(), "results": [asdict(result) for result in results]}
-            write_json(arguments.json, made)
-    except UserError as error:
-        print(error.report(), file=sys.stderr)
-        return error.exit_code
-    except OSError as error:
-        print(f"error: {arguments.json} can't be written: {error.strerror}", file=sys.stderr)
-        return ExitCode.STORAGE
-    print(f"{table(results)}\n\n{', '.join(origin().values())}; median µs of {REPLAYS} replays, cold L2")
-    if arguments.sweep:
-        print(f"\n{best_plans(results)}")
-    return ExitCode.OK
+    return run(parser, report, argv)
 
 
 if __name__ == "__main__":

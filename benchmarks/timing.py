@@ -83,9 +83,15 @@ def run(command: Sequence[str], patience_s: float) -> Run:
         )
         timer = Timer(patience_s, os.killpg, (process.pid, signal.SIGKILL))
         timer.start()
-        _, status, used = os.wait4(process.pid, 0)
-        wall_s = time.perf_counter() - begin
-        timer.cancel()
+        try:
+            _, status, used = os.wait4(process.pid, 0)
+            wall_s = time.perf_counter() - begin
+        except KeyboardInterrupt:  # which the command, in a session of its own, has not heard of
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            raise
+        finally:
+            timer.cancel()
         others_s = _busy_s() - busy - used.ru_utime - used.ru_stime
         process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode:

@@ -3,7 +3,6 @@
 A graph holds many choices, one after another; its time divided by their number is what one of them takes in a
 decode step, with its share of the gaps between kernels. Warm: all choices read the same logits. Cold: each
 has logits and rules of its own, more than L2 holds. Dependent: programmatic dependent launch, warm.
-Exit codes: 0 done, 4 no GPU or no nvcc, 5 FILE can't be written.
 """
 
 from __future__ import annotations
@@ -12,12 +11,9 @@ import argparse
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from statistics import median
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from harness.errors import ExitCode, UserError
-from harness.record import write_json
+from benchmarks.replays import BANDWIDTH_BPS, Replays, run
 
 if TYPE_CHECKING:
     import torch
@@ -26,13 +22,11 @@ if TYPE_CHECKING:
 
 VOCABULARY, LENGTH, END, TIMESTAMP_BEGIN = 51865, 448, 50257, 50364
 WARM_COPIES = 50
-REPLAYS = 10
-BANDWIDTH_TB_S = 4.3  # read from DRAM by one H200, as measured
 
 
 @dataclass(frozen=True)
 class Row:
-    """Times of one choice in microseconds, medians of REPLAYS graph launches."""
+    """Times of one choice in microseconds, medians of graph launches."""
 
     timestamps: bool
     rows: int
@@ -97,31 +91,17 @@ class Case:
         return self.logits.numel() * self.logits.element_size() + self.rules.banned.numel()
 
 
-def time_us(bodies: list[Callable[[], None]], kept: list[torch.cuda.CUDAGraph]) -> float:
+def chain_us(bodies: list[Callable[[], None]], replays: Replays) -> float:
     """Time of one of `bodies`, which are captured one after another into one graph."""
-    import torch
-
-    from experiments.graphs import capture
 
     def all_of_them() -> None:
         for body in bodies:
             body()
 
-    graph = capture(all_of_them)
-    kept.append(graph)  # torch 2.11: a graph can't be captured after another was destroyed
-    graph.replay()
-    times = []
-    for _ in range(REPLAYS):
-        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        begin.record()
-        graph.replay()
-        end.record()
-        end.synchronize()
-        times.append(begin.elapsed_time(end) * 1000 / len(bodies))
-    return median(times)
+    return replays.median_us(all_of_them, len(bodies))
 
 
-def measure(rows: int, k: int, timestamps: bool, kept: list[torch.cuda.CUDAGraph]) -> Row:
+def measure(rows: int, k: int, timestamps: bool, replays: Replays) -> Row:
     """All figures of one case."""
     import torch
 
@@ -133,16 +113,16 @@ def measure(rows: int, k: int, timestamps: bool, kept: list[torch.cuda.CUDAGraph
         timestamps,
         rows,
         k,
-        case.bytes_read() / BANDWIDTH_TB_S / 1e6,
-        time_us([case.fused] * WARM_COPIES, kept),
-        time_us([one.fused for one in cases], kept),
-        time_us([lambda: case.fused(dependent=True)] * WARM_COPIES, kept),
-        time_us([case.unfused] * WARM_COPIES, kept),
-        time_us([one.unfused for one in cases], kept),
+        case.bytes_read() / BANDWIDTH_BPS * 1e6,
+        chain_us([case.fused] * WARM_COPIES, replays),
+        chain_us([one.fused for one in cases], replays),
+        chain_us([lambda: case.fused(dependent=True)] * WARM_COPIES, replays),
+        chain_us([case.unfused] * WARM_COPIES, replays),
+        chain_us([one.unfused for one in cases], replays),
     )
 
 
-def accept_us(queries: int, kept: list[torch.cuda.CUDAGraph]) -> float:
+def accept_us(queries: int, replays: Replays) -> float:
     """Time of one acceptance, warm. The row soon is at its limit: then as much is read, and less written."""
     import torch
 
@@ -162,7 +142,7 @@ def accept_us(queries: int, kept: list[torch.cuda.CUDAGraph]) -> float:
         "rounds": filled(0, 1),
         "score": filled(0, 1, dtype=torch.float32),
     }
-    return time_us([lambda: accept(**state, end=END)] * WARM_COPIES, kept)
+    return chain_us([lambda: accept(**state, end=END)] * WARM_COPIES, replays)
 
 
 def table(found: list[Row]) -> str:
@@ -182,39 +162,23 @@ def table(found: list[Row]) -> str:
     return "\n".join(lines)
 
 
+def report(_: argparse.Namespace) -> tuple[str, dict[str, Any]]:
+    """The figures as text and as JSON."""
+    replays = Replays()
+    found = [
+        measure(rows, k, timestamps, replays)
+        for timestamps in (False, True)
+        for rows in (1, 5)
+        for k in (1, 8)
+    ]
+    accepts = {queries: accept_us(queries, replays) for queries in (1, 5)}
+    said = ", ".join(f"Q={queries} {us:.2f}" for queries, us in accepts.items())
+    text = f"V={VOCABULARY}, float16, µs\n\n{table(found)}\n\naccept: {said}"
+    return text, {"vocabulary": VOCABULARY, "rows": [asdict(row) for row in found], "accept_us": accepts}
+
+
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.topk", description=__doc__)
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here, too")
-    arguments = parser.parse_args(argv)
-    import torch
-
-    from benchmarks.origin import origin
-
-    try:
-        if not torch.cuda.is_available():
-            raise UserError("no CUDA GPU was found", "run it on a machine with one", ExitCode.MACHINE)
-        kept: list[torch.cuda.CUDAGraph] = []
-        found = [
-            measure(rows, k, timestamps, kept)
-            for timestamps in (False, True)
-            for rows in (1, 5)
-            for k in (1, 8)
-        ]
-        print(f"{', '.join(origin().values())}; V={VOCABULARY}, float16, µs\n")
-        print(table(found))
-        accepts = {queries: accept_us(queries, kept) for queries in (1, 5)}
-        print("\naccept: " + ", ".join(f"Q={queries} {us:.2f} us" for queries, us in accepts.items()))
-        if arguments.json:
-            rows = [asdict(row) for row in found]
-            record = {"origin": origin(), "vocabulary": VOCABULARY, "rows": rows, "accept_us": accepts}
-            write_json(arguments.json, record)
-    except UserError as error:
-        print(error.report(), file=sys.stderr)
-        return error.exit_code
-    except OSError as error:
-        print(f"error: {error.filename} can't be written: {error.strerror}", file=sys.stderr)
-        return ExitCode.STORAGE
-    return ExitCode.OK
+    return run(argparse.ArgumentParser(prog="python -m benchmarks.topk", description=__doc__), report, argv)
 
 
 if __name__ == "__main__":

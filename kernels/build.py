@@ -90,7 +90,7 @@ def _compile(source: Path, target: Path, defines: Mapping[str, int | str], archi
     except subprocess.TimeoutExpired:
         problem = f"it did not end within {TIMEOUT_S} s"
     else:
-        problem = done.stderr.strip() if done.returncode else ""
+        problem = "" if done.returncode == 0 else (done.stderr.strip() or f"it ended with {done.returncode}")
     if problem:
         unfinished.unlink(missing_ok=True)
         raise UserError(

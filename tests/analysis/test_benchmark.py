@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from analysis import Trace
@@ -24,6 +26,17 @@ def test_time_and_memory_are_those_of_the_command_and_its_children() -> None:
     )
     assert found.wall_s >= 0.3 and found.peak_mib >= 300
     assert 0 < found.cpu_s < found.wall_s
+
+
+def test_an_interrupt_ends_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(pid: int, options: int) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "wait4", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run([sys.executable, "-c", "import time; time.sleep(311)"], 60)
+    assert not any("time.sleep(311)" in " ".join(child.cmdline()) for child in psutil.Process().children())
 
 
 def test_a_command_that_fails_or_takes_too_long_has_no_timing() -> None:

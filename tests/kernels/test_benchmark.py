@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Callable
+from itertools import count
+from pathlib import Path
 
 import pytest
 import torch
 
-from benchmarks import decode_attention, topk
+from benchmarks import decode_attention, decoder_step, int8_gemv, replays, topk
 from harness.errors import ExitCode
 
 
@@ -37,9 +40,45 @@ def test_the_floor_of_attention_is_keys_and_values() -> None:
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-@pytest.mark.parametrize("main", [topk.main, decode_attention.main])
+@pytest.mark.parametrize("main", [topk.main, decode_attention.main, decoder_step.main, int8_gemv.main])
 def test_without_a_gpu_it_says_so(
     main: Callable[[list[str]], int], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main([]) == ExitCode.MACHINE
     assert "no CUDA GPU" in capsys.readouterr().err
+
+
+class Event:
+    """Recorded at 10, 11, 13, 16, ... ms: intervals of 1, 2, 3, ... ms."""
+
+    ticks = count()
+
+    def __init__(self, enable_timing: bool) -> None:
+        assert enable_timing
+
+    def record(self) -> None:
+        n = next(self.ticks)
+        self.ms = 10 + n * (n + 1) / 2
+
+    def elapsed_time(self, end: Event) -> float:
+        return end.ms - self.ms
+
+
+def test_a_call_takes_its_share_of_each_replay(monkeypatch: pytest.MonkeyPatch) -> None:
+    replayed = []
+    graph = argparse.Namespace(replay=lambda: replayed.append(1))
+    monkeypatch.setattr("experiments.graphs.capture", lambda body: graph)
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+    assert replays.Replays().times_us(lambda: None, calls=4, warmup=2, replays=3) == [250, 500, 750]
+    assert len(replayed) == 5, "warm-up is not timed"
+
+
+def test_where_figures_cant_be_kept_nothing_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    parser = argparse.ArgumentParser()
+    there = tmp_path / "missing" / "figures.json"
+    assert replays.run(parser, lambda _: pytest.fail("measured"), ["--json", str(there)]) == ExitCode.STORAGE
+    assert f"nothing can be written to {there.parent}" in capsys.readouterr().err

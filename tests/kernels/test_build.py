@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.errors import UserError
 from kernels import build, decoder_step
 
 SOURCES = sorted(build.KERNELS.glob("*.cu"))
@@ -41,3 +42,15 @@ def test_every_header_that_is_included_counts(source: Path) -> None:
     headers = [header.resolve() for header in build.headers()]
     for name in re.findall(r'^#include "(.+)"', source.read_text(), re.MULTILINE):
         assert (source.parent / name).resolve() in headers
+
+
+@pytest.mark.parametrize(("prints", "said"), [("echo wrong >&2; exit 2", "wrong"), ("exit 137", "137")])
+def test_a_compiler_that_fails_is_an_error(
+    copied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, prints: str, said: str
+) -> None:
+    compiler = tmp_path / "nvcc"
+    compiler.write_text(f"#!/bin/sh\n{prints}\n")
+    compiler.chmod(0o755)
+    monkeypatch.setattr(build, "_nvcc", lambda: str(compiler))
+    with pytest.raises(UserError, match=said):
+        build._compile(copied / "accept.cu", tmp_path / "kept" / "accept.so", {}, "90a")
