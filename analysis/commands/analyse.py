@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -58,7 +57,7 @@ def analyse(path: Path, html: Path | None, figures: Path | None, *, as_json: boo
 
                 common.print_json(document(trace, acc, measured))
             for file in written:
-                print(file.resolve(), file=sys.stderr if as_json else sys.stdout)
+                common.say(file.resolve(), on_stderr=as_json)
 
 
 def _draw(trace: Trace, acc: Account, measured: Memory, folder: Path) -> list[Path]:

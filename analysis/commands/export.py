@@ -29,7 +29,7 @@ def main(argv: Sequence[str]) -> int:
     try:
         with Trace.open(arguments.trace) as trace:
             diagnose.require_gpu_work(trace)
-            print(perfetto.write(trace, account(trace), out).resolve())
+            common.say(perfetto.write(trace, account(trace), out).resolve())
     except TraceError as error:
         return common.fail_trace(error)
     except OSError as error:

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from memory_trace import traced
 from rich.console import Console
+from runs_on_disk import write_run, write_trace
 from synthetic_export import Export
 
 from analysis.commands import stages
@@ -24,11 +25,15 @@ ROOT = Path(__file__).parents[2]
 Recorded = Callable[[str], Path]
 
 
-def analysis(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
+def analysis(
+    *arguments: str | Path, cwd: Path, stdout: int = subprocess.PIPE
+) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "analysis", *map(str, arguments)]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=120)
-    assert "Traceback" not in done.stdout + done.stderr
+    done = subprocess.run(
+        command, cwd=cwd, env=environment, stdout=stdout, stderr=subprocess.PIPE, text=True, timeout=120
+    )
+    assert "Traceback" not in (done.stdout or "") + done.stderr
     return done
 
 
@@ -114,6 +119,26 @@ def test_export_for_perfetto(recorded: Recorded, tmp_path: Path) -> None:
     assert analysis("export", recorded("h200_graph"), cwd=tmp_path).returncode == 2
     unwritable = analysis("export", recorded("h200_graph"), "--perfetto", "--out", file / "x", cwd=tmp_path)
     assert unwritable.returncode == 5 and "error: can't write to" in unwritable.stderr
+
+
+def test_a_reader_that_has_gone_changes_no_exit_code(tmp_path: Path) -> None:
+    """1 is the code of a regression."""
+    slow, fast = (write_run(tmp_path / name / "1", [ms] * 8) for name, ms in (("slow", 8.0), ("fast", 7.0)))
+    trace = write_trace(tmp_path / "t.sqlite", 2, 1000, {"a": 1000})
+    gate = ("check", "--max", "latency=+5%", "--baseline")
+    for words, code in (
+        ((*gate, slow, slow), 0),
+        ((*gate, fast, slow), 1),
+        ((*gate, fast, slow, "--json"), 1),
+        (("compare", trace, trace), 0),
+        ((trace, "--out", tmp_path / "out"), 0),
+        (("export", trace, "--perfetto", "--out", tmp_path / "t.pftrace"), 0),
+    ):
+        reader, writer = os.pipe()
+        os.close(reader)
+        assert analysis(*words, cwd=tmp_path, stdout=writer).returncode == code, words
+        os.close(writer)
+    assert (tmp_path / "out" / "report.html").exists(), "what was asked for is written all the same"
 
 
 def test_help_has_examples_and_needs_no_heavy_imports(tmp_path: Path) -> None:
