@@ -166,7 +166,7 @@ def _phases(a: Side, b: Side) -> tuple[list[Change], dict[str, str]]:
             left_out |= {name: why} if len(left_out) < _PHASES else {}
         elif len(found) < _PHASES:
             x, y = (_mean(t["busy_ns"] + t["idle_ns"]) for t in (s.repeats.of(key) for s in (a, b)))
-            found += [of_samples(name, x, y, key[1])] if len(x) and len(y) else []
+            found += [of_samples(name, x, y, key[1], unit="µs")] if len(x) and len(y) else []
     return found, left_out
 
 
