@@ -37,7 +37,8 @@ from analysis.reading.trace import Trace
 
 CAUSES = ("host", "sync", "api", "launch", "dependency", "graph", "dispatch", "profiler", "unknown")
 CAUSE_COLUMNS = [f"{cause}_ns" for cause in CAUSES]
-HOST_COLUMNS = CAUSE_COLUMNS[:4]  # what the host is to blame for: these make a launch gap
+HOST_CAUSES = CAUSES[:4]  # what the host is to blame for: these make a launch gap
+HOST_COLUMNS = CAUSE_COLUMNS[: len(HOST_CAUSES)]
 HOST, SYNC, API, LAUNCH, DEPENDENCY, GRAPH, DISPATCH, PROFILER, UNKNOWN = range(len(CAUSES))
 
 # Longer than any pause of work that had only to be dispatched (H200: 1 to 3 us between kernels, 6 to 16 us
