@@ -100,6 +100,11 @@ class Blame:
         count = len(self._gaps)
         return (np.arange(at, min(at + _CHUNK_GAPS, count)) for at in range(0, count, _CHUNK_GAPS))
 
+    def launches(self, gaps: Ints) -> Codes:
+        """The call (row of the trace's) that launched what ended each of these gaps; -1: unknown."""
+        after = self._gaps.after[gaps]
+        return np.where(after >= 0, self._launch[after], -1).astype(np.int32)
+
     def cut(self, gaps: Ints) -> Segments:
         """The segments of these gaps (numbers)."""
         begins, ends = self._gaps.start_ns[gaps], self._gaps.end_ns[gaps]
