@@ -104,6 +104,22 @@ def test_the_report_alone(recorded: Recorded, tmp_path: Path) -> None:
     assert [file.name for file in tmp_path.iterdir()] == ["page.html"]
 
 
+def test_a_phase_with_a_comma_in_its_name_is_one_phase(tmp_path: Path) -> None:
+    """PyTorch's emit_nvtx names them like that."""
+    export = Export()
+    export.range("aten::addmm, op_id = 12, forward", 0, 100)
+    export.range("b", 200, 300)
+    for start in (10, 210):
+        export.call(start, start + 5, start)
+        export.kernel(start + 20, start + 30, start)
+    path = export.write(tmp_path / "t.sqlite")
+    (kernel,) = json.loads(analysis(path, "--json", cwd=tmp_path).stdout)["kernels_top"]
+    assert kernel["phases"] == ["aten::addmm, op_id = 12, forward", "b"]
+    tables = analysis(path, "--no-plots", "--html", "page.html", cwd=tmp_path)
+    assert "aten::addmm, op_id = 12, forward, b" in " ".join(tables.stdout.split())
+    assert "aten::addmm, op_id = 12, forward, b</td>" in (tmp_path / "page.html").read_text()
+
+
 def test_json_instead_of_tables(recorded: Recorded, tmp_path: Path) -> None:
     done = analysis(recorded("h200_graph"), "--json", cwd=tmp_path)
     assert done.returncode == 0 and json.loads(done.stdout)["devices"]
