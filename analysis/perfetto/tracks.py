@@ -143,7 +143,7 @@ def _thread(writer: PacketWriter, track: int, calls: _Calls, ranges: pd.DataFram
 
 
 def _described(ranges: pd.DataFrame) -> pd.DataFrame:
-    domain = ranges["domain"].cat.rename_categories(lambda name: name or "NVTX")
+    domain = ranges["domain"].map(lambda name: name or "NVTX")  # perhaps two of that name, and no categories
     return pd.DataFrame({"name": ranges["name"], "category": domain, "payload": ranges["payload"]})
 
 

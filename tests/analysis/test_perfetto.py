@@ -246,6 +246,16 @@ def test_ranges_nest_around_calls_and_say_their_domain_and_payload(tmp_path: Pat
     assert host[0].args == {"payload": -5} and host[1].args == {} and host[2].args == {"correlation": 1}
 
 
+def test_a_domain_may_be_called_like_the_default_one(tmp_path: Path) -> None:
+    export = Export()
+    export.domain("NVTX")
+    export.range("named", 0, 100)
+    export.range("default", 10, 60, domain=0)
+    with Trace.open(export.write(tmp_path / "t.sqlite")) as trace:
+        viewer, _ = write(trace, tmp_path)
+    assert [(one.name, one.category) for one in viewer.slices] == [("named", "NVTX"), ("default", "NVTX")]
+
+
 def test_processes_of_several_machines_stay_apart_though_numbered_alike(tmp_path: Path) -> None:
     export = Export()
     for vm in (1, 2):
