@@ -67,7 +67,7 @@ def memory(trace: Trace, acc: Account) -> Memory:
 
     Raises TraceError if the metrics are there but can't be understood.
     """
-    found = [one for one in samples.read(trace.path, acc.window_ns) if one.has_dram]
+    found = [one for one in samples.read(trace.export, acc.window_ns) if one.has_dram]
     code = _kernel_of_work(trace.work, acc.kernels)
     gaps = host_gaps(acc, code, len(acc.kernels))
     peak = _peak_gbps(trace, found)
@@ -215,7 +215,7 @@ def _peak_gbps(trace: Trace, found: list[Samples]) -> float:
 def _why_not(trace: Trace, found: list[Samples]) -> str:
     if found:
         return "the trace has GPU metrics, but no kernels to relate them to"
-    if samples.stored_as_json(trace.path):
+    if samples.stored_as_json(trace.export):
         return (
             "this trace has no GPU metrics in the form that nsys 2024 and later write; if it was recorded "
             "with them, export the .nsys-rep again with a newer nsys, otherwise " + HOW_TO_RECORD

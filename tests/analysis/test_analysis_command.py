@@ -18,8 +18,10 @@ from rich.console import Console
 from runs_on_disk import write_run, write_trace
 from synthetic_export import Export
 
+from analysis.__main__ import main
 from analysis.commands import stages
 from analysis.commands.stages import Stages
+from analysis.reading import source
 
 ROOT = Path(__file__).parents[2]
 Recorded = Callable[[str], Path]
@@ -65,6 +67,23 @@ def test_json_has_memory_traffic_or_why_not(recorded: Recorded, tmp_path: Path) 
     without = json.loads(analysis(recorded("h200_graph"), "--json", cwd=tmp_path).stdout)
     assert "no GPU metrics" in without["memory_note"]
     assert not any("GPU metrics" in warning for warning in without["warnings"])
+
+
+def test_a_packed_trace_is_unpacked_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    packed = tmp_path / "t.sqlite.xz"
+    packed.write_bytes(lzma.compress(traced(tmp_path / "t.sqlite").read_bytes(), preset=0))
+    unpacked: list[Path] = []
+
+    def unpack(path: Path, folder: Path) -> Path:
+        unpacked.append(path)
+        return original(path, folder)
+
+    original = source._unpack
+    monkeypatch.setattr(source, "_unpack", unpack)
+    assert main([str(packed), "--json"]) == 0
+    assert unpacked == [packed] and json.loads(capsys.readouterr().out)["memory_note"] is None
 
 
 def test_the_bar_names_the_stage_and_makes_way_for_what_is_printed(monkeypatch: pytest.MonkeyPatch) -> None:
