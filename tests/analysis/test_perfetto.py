@@ -13,11 +13,13 @@ import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from memory_trace import PERIOD_NS, traced
 from perfetto.protos.perfetto.trace.perfetto_trace_pb2 import Trace as Packets
 from perfetto.protos.perfetto.trace.perfetto_trace_pb2 import TracePacket, TrackDescriptor, TrackEvent
 from synthetic_export import Export
 
 from analysis import Account, Trace, account, perfetto
+from analysis.__main__ import main
 from analysis.accounting.causes import CAUSES
 from analysis.accounting.kernels import short_name
 from analysis.errors import TraceError
@@ -296,6 +298,17 @@ def test_gpu_metrics_become_counters_and_missing_values_stay_missing(tmp_path: P
     with Trace.open(export.write(tmp_path / "t.sqlite")) as trace:
         path = perfetto.write(trace, account(trace), tmp_path / "t.pftrace", samples)
     assert Viewer.open(path).counters == {"DRAM read %": [(0, 12.5), (20, 80.0)]}
+
+
+def test_the_command_draws_a_traces_own_metrics_beside_the_kernels_that_made_them(tmp_path: Path) -> None:
+    """The clock of the metrics is ahead by 12 µs."""
+    path = traced(tmp_path / "t.sqlite", offset_ns=12_000)
+    assert main(["export", str(path), "--perfetto", "--out", str(tmp_path / "t.pftrace")]) == 0
+    counters = Viewer.open(tmp_path / "t.pftrace").counters
+    assert set(counters) == {"DRAM read %", "DRAM write %", "SM issue %", "tensor active %"}
+    times = np.array([time for time, _ in counters["DRAM read %"]])
+    late = (times + PERIOD_NS // 2) % PERIOD_NS - PERIOD_NS // 2  # sampled at whole periods
+    assert len(times) > 100 and np.abs(late).max() <= 300
 
 
 def test_a_trace_without_anything_to_draw_is_refused(recorded: Callable[[str], Path], tmp_path: Path) -> None:
