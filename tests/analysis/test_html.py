@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 from collections.abc import Callable
@@ -219,6 +220,13 @@ def test_a_difference_within_the_noise_is_not_explained() -> None:
     assert last.endswith("one of slow 7.20 ms: a difference within the noise.")
     clear = replace(fast, unprofiled_interval=(4.9, 5.1))
     assert "less idle time" in difference(clear, slow)[0]
+
+
+def test_details_are_kept_as_those_of_published_runs(loop: tuple[Trace, Account]) -> None:
+    """A page of several runs is made of what each of them kept."""
+    (path,) = (Path(__file__).parents[2] / "results" / "h200" / "optimized").glob("*/detail.json")
+    kept = {one["name"]: one["phases"] for one in json.loads(path.read_text())["kernels"]}
+    assert {one["name"]: one["phases"] for one in html.traced(*loop, "loop").kernels} == kept
 
 
 def test_whole_graphs_are_named_and_their_kernels_unknown(loop: tuple[Trace, Account]) -> None:
