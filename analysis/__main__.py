@@ -41,13 +41,9 @@ exit codes: 0 done · 2 wrong usage · 5 files can't be written · 6 the trace c
 
 def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
-    try:
-        if words and words[0] in COMMANDS:
-            return int(import_module(f"analysis.commands.{words[0]}").main(words[1:]))
-        return _trace(_parser().parse_args(words))
-    except BrokenPipeError:
-        common.quiet_pipe()
-        return Exit.OK
+    if words and words[0] in COMMANDS:
+        return int(import_module(f"analysis.commands.{words[0]}").main(words[1:]))
+    return _trace(_parser().parse_args(words))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -82,8 +78,6 @@ def _trace(arguments: argparse.Namespace) -> int:
         analyse(arguments.trace, html, None if tables_only else out, as_json=arguments.json)
     except TraceError as error:
         return common.fail_trace(error)
-    except BrokenPipeError:
-        raise
     except OSError as error:
         where = error.filename or out
         return common.fail_storage(error, where, "--out with a folder that you may write to")

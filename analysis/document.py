@@ -101,8 +101,7 @@ def _by_cause(row: Row) -> dict[str, int]:
 
 def _kernel(row: Row, memory: Memory | None) -> dict[str, Any]:
     names = ("name", "shape", "kind", "count", "total_ns", "median_ns")
-    phases = [phase for phase in row["phases"].split(", ") if phase]
-    return {**{name: row[name] for name in names}, "phases": phases, "memory": _memory(row, memory)}
+    return {**{name: row[name] for name in (*names, "phases")}, "memory": _memory(row, memory)}
 
 
 def _memory(row: Row, memory: Memory | None) -> dict[str, Any] | None:

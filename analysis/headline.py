@@ -74,10 +74,10 @@ def focus(acc: Account) -> Focus:
             gaps = acc.gaps[(ours == DECODE) | ours.str.startswith("decode.")]
             what = "the decode phase" if name == DECODE else "the decode steps"
             graphs = _whole_graphs(acc)
-            ours = graphs["phases"].astype(str).str.contains(r"(?:^|, )decode(?:$|[.,])")
+            decoding = [any(name.split(".")[0] == DECODE for name in names) for names in graphs["phases"]]
             # Between its steps a decode phase launches a few kernels more.
             kernels = int((step if step is not None and steps else row)["kernels"])
-            whole = int(graphs.loc[ours, "count"].sum())
+            whole = int(graphs.loc[decoding, "count"].sum())
             return Focus(what, gaps, int(row["busy_ns"]), cause_ns(row), kernels, steps, whole)
     busy, kernels = int(acc.devices["busy_ns"].sum()), int(acc.devices["kernels"].sum())
     causes, whole = cause_ns(acc.devices.sum(numeric_only=True)), int(_whole_graphs(acc)["count"].sum())

@@ -16,6 +16,7 @@ from analysis.engine.compiled import loop_for
 from analysis.engine.grouping import Codes, Groups
 from analysis.engine.intervals import Ints
 from analysis.reading.trace import Trace
+from analysis.statistics import Sample, ratio_of
 
 Unit = tuple[str, str]  # domain and name of the ranges that repeat; WINDOW is all of the trace, once
 WINDOW: Unit = ("", "")
@@ -46,6 +47,11 @@ def shared_units(phases: Sequence[pd.DataFrame]) -> list[Unit]:
     """The units that all traces with these `Account.phases` have, the best first."""
     first, *others = (units(one) for one in phases)
     return [unit for unit in first if all(unit in one for one in others)]
+
+
+def idle_share(repetitions: pd.DataFrame) -> Sample:
+    """Of `Repeats.of`: idle time over idle and busy time."""
+    return ratio_of(repetitions["idle_ns"], repetitions["idle_ns"] + repetitions["busy_ns"])
 
 
 class Repeats:

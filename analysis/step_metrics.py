@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-import pandas as pd
 
 from analysis.accounting.account import Account
 from analysis.accounting.phases import DECODE, HARNESS_DOMAIN
 from analysis.reading.trace import Trace
-from analysis.repetitions import ITERATIONS, STEPS, Repeats, units
+from analysis.repetitions import ITERATIONS, STEPS, Repeats, idle_share, units
 from analysis.statistics import Estimate, Sample, estimate, flat, ratio_of
 
 
@@ -30,14 +29,10 @@ def step_metrics(trace: Trace, acc: Account, metrics: Mapping[str, float]) -> di
             found |= flat(f"{name}_ms_per_token", estimate(ratio_of(table[f"{name}_ns"], 1e6 * ones)))
         found |= _limits(metrics, "kernels_per_token", ratio_of(table["kernels"], ones))
         if (HARNESS_DOMAIN, DECODE) in known:
-            found |= _limits(metrics, "decode.idle_share", _idle_share(table))
+            found |= _limits(metrics, "decode.idle_share", idle_share(table))
     if ITERATIONS in known:
-        found |= _limits(metrics, "idle_share", _idle_share(repeats.of(ITERATIONS)))
+        found |= _limits(metrics, "idle_share", idle_share(repeats.of(ITERATIONS)))
     return found
-
-
-def _idle_share(table: pd.DataFrame) -> Sample:
-    return ratio_of(table["idle_ns"], table["idle_ns"] + table["busy_ns"])
 
 
 def _limits(metrics: Mapping[str, float], name: str, sample: Sample) -> dict[str, float]:

@@ -94,7 +94,7 @@ def _kernels(acc: Account) -> Table:
     )
     for row in shown.to_dict("records"):
         table.add_row(
-            Text(row["name"]), Text(row["phases"]), f"{row['count']:,}", _ms(row["total_ns"]),
+            Text(row["name"]), Text(", ".join(row["phases"])), f"{row['count']:,}", _ms(row["total_ns"]),
             _us(row["median_ns"]), _percent(row["busy_share"]),
         )  # fmt: skip
     return table

@@ -65,6 +65,12 @@ class Account:
         rows = self.phases[(self.phases["name"] == name) & (self.phases["domain"] == domain)]
         return rows.iloc[0] if len(rows) else None
 
+    def launches(self, gaps: Ints) -> Codes:
+        """The CUDA calls, rows of the trace's, that launched what ended these rows of `gaps`; -1: unknown."""
+        if self._blame is None:
+            return np.full(len(gaps), -1, dtype=np.int32)
+        return self._blame.launches(np.asarray(gaps, dtype=np.int64))
+
     def segments(self, gaps: Ints) -> pd.DataFrame:
         """These rows of `gaps`, cut at the borders between causes.
 

@@ -37,7 +37,8 @@ from analysis.reading.trace import Trace
 
 CAUSES = ("host", "sync", "api", "launch", "dependency", "graph", "dispatch", "profiler", "unknown")
 CAUSE_COLUMNS = [f"{cause}_ns" for cause in CAUSES]
-HOST_COLUMNS = CAUSE_COLUMNS[:4]  # what the host is to blame for: these make a launch gap
+HOST_CAUSES = CAUSES[:4]  # what the host is to blame for: these make a launch gap
+HOST_COLUMNS = CAUSE_COLUMNS[: len(HOST_CAUSES)]
 HOST, SYNC, API, LAUNCH, DEPENDENCY, GRAPH, DISPATCH, PROFILER, UNKNOWN = range(len(CAUSES))
 
 # Longer than any pause of work that had only to be dispatched (H200: 1 to 3 us between kernels, 6 to 16 us
@@ -98,6 +99,11 @@ class Blame:
         """Gap numbers in portions whose segments fit into memory."""
         count = len(self._gaps)
         return (np.arange(at, min(at + _CHUNK_GAPS, count)) for at in range(0, count, _CHUNK_GAPS))
+
+    def launches(self, gaps: Ints) -> Codes:
+        """The call (row of the trace's) that launched what ended each of these gaps; -1: unknown."""
+        after = self._gaps.after[gaps]
+        return np.where(after >= 0, self._launch[after], -1).astype(np.int32)
 
     def cut(self, gaps: Ints) -> Segments:
         """The segments of these gaps (numbers)."""

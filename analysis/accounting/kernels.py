@@ -69,7 +69,7 @@ def kernel_table(
     """One row per short name, shape and kind, the most expensive first.
 
     Columns: name, shape, kind, count, total_ns, median_ns, busy_share (total / busy_ns of all devices:
-    overlapping kernels count in full, so the shares may add up to more than 1), phases (joined by commas).
+    overlapping kernels count in full, so the shares may add up to more than 1), phases (a tuple of names).
     """
     columns = {"name": names, "shape": work["shape"].array, "kind": work["kind"].array}
     groups = Groups()
@@ -88,8 +88,7 @@ def kernel_table(
     table["busy_share"] = table["total_ns"] / busy_ns if busy_ns else 0.0
     seen = np.zeros((len(table), len(phase.categories) + 1), dtype=bool)
     seen[code, phase.codes] = True  # the last column: in no phase
-    joined = [", ".join(sorted(phase.categories[row[:-1]])) for row in seen]
-    table["phases"] = np.array(joined, dtype=object)
+    table["phases"] = [tuple(sorted(phase.categories[row[:-1]])) for row in seen]
     order = ["total_ns", "name", "shape", "kind"]
     return table.sort_values(order, ascending=[False, True, True, True], ignore_index=True)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,12 +27,13 @@ def analyse(path: Path, html: Path | None, figures: Path | None, *, as_json: boo
     Raises TraceError for a trace that can't be analysed, OSError for files that can't be written.
     """
     from analysis import Trace, account, diagnose
+    from analysis.memory.samples import TABLE
 
     with Stages(STAGES) as stages, Trace.open(path) as trace:
         diagnose.require_gpu_work(trace)
         stages.next()
         acc = account(trace)
-        if _has_metrics(path):
+        if TABLE in trace.export.tables:
             acc = replace(acc, warnings=[*acc.warnings, PERTURBED])
         if not as_json:
             from analysis import text
@@ -58,7 +58,7 @@ def analyse(path: Path, html: Path | None, figures: Path | None, *, as_json: boo
 
                 common.print_json(document(trace, acc, measured))
             for file in written:
-                print(file.resolve(), file=sys.stderr if as_json else sys.stdout)
+                common.say(file.resolve(), on_stderr=as_json)
 
 
 def _draw(trace: Trace, acc: Account, measured: Memory, folder: Path) -> list[Path]:
@@ -68,14 +68,3 @@ def _draw(trace: Trace, acc: Account, measured: Memory, folder: Path) -> list[Pa
     drawn = {"gaps": plots.gaps(acc, stamp), "timeline": plots.timeline(trace, acc, stamp)}
     drawn |= plots.memory_figures(measured, stamp)
     return [path for stem, figure in drawn.items() for path in plots.save(figure, folder, stem)]
-
-
-def _has_metrics(path: Path) -> bool:
-    from analysis.memory.samples import TABLE
-    from analysis.reading.export import Export
-
-    export = Export(path)
-    try:
-        return TABLE in export.tables
-    finally:
-        export.close()

@@ -51,9 +51,19 @@ def fail_storage(error: OSError, where: object, hint: str) -> Exit:
     return fail(f"can't write to {where}: {error.strerror or error}", hint, Exit.STORAGE)
 
 
+def say(text: object, *, on_stderr: bool = False) -> None:
+    """A line or more on stdout. If its reader (`head`, say) has gone, the rest goes nowhere: what a command
+    found, and not who listened, decides its exit code."""
+    stream = sys.stderr if on_stderr else sys.stdout
+    try:
+        print(text, file=stream, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
 def print_json(value: Any) -> None:
     """One JSON document on stdout; what is no number becomes null, for JSON has no NaN."""
-    print(json.dumps(_plain(value), indent=1, ensure_ascii=False))
+    say(json.dumps(_plain(value), indent=1, ensure_ascii=False))
 
 
 def print_tables(*parts: Any) -> None:
@@ -61,13 +71,10 @@ def print_tables(*parts: Any) -> None:
     from rich.console import Console
 
     console = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH)
-    for part in parts:
-        console.print(part)
-
-
-def quiet_pipe() -> None:
-    """After a reader like `head` has gone: the interpreter must not complain when it flushes at its end."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    with console.capture() as captured:  # rich itself would end a closed pipe in code 1
+        for part in parts:
+            console.print(part)
+    say(captured.get().removesuffix("\n"))
 
 
 def _plain(value: Any) -> Any:

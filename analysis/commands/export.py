@@ -16,6 +16,7 @@ examples:
   python -m analysis export trace.sqlite.xz --perfetto --out a.pftrace
 
 Open the file at https://ui.perfetto.dev: calls, ranges, kernels, and why the GPU was idle.
+A trace with GPU metrics (metrics.sqlite.xz of a run) has them as counters too.
 
 exit codes: 0 done · 2 wrong usage · 5 the file can't be written · 6 the trace can't be analysed
 """
@@ -25,11 +26,13 @@ def main(argv: Sequence[str]) -> int:
     arguments = _parser().parse_args(argv)
     out = arguments.out or Path(f"{arguments.trace.name.split('.sqlite')[0]}.pftrace")
     from analysis import Trace, account, diagnose, perfetto
+    from analysis.memory import aligned
 
     try:
         with Trace.open(arguments.trace) as trace:
             diagnose.require_gpu_work(trace)
-            print(perfetto.write(trace, account(trace), out).resolve())
+            acc = account(trace)
+            common.say(perfetto.write(trace, acc, out, aligned(trace, acc)).resolve())
     except TraceError as error:
         return common.fail_trace(error)
     except OSError as error:

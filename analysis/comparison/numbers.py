@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -19,6 +20,7 @@ from analysis.statistics import (
 
 LATENCIES = ("total_ms", *(f"{phase}_ms" for phase in PHASES), "ms_per_token", "real_time_factor")
 _PARTS_OF_METRICS = (".low", ".high", ".p25", ".p75")
+_SHARES = {"share", "wer", "cer", "agreement", "acceptance", "overhead"}  # words of metrics that are shares
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,7 @@ class Change:
     """One number in two subjects. `delta` is b − a and `ratio` b/a − 1, each with its interval.
 
     repetitions: what the intervals are over ("iterations", "decode steps"), "" if there is but one value.
+    unit: where `metric` is a name from a trace (of a phase), which says nothing about it.
     """
 
     metric: str
@@ -34,6 +37,11 @@ class Change:
     delta: Estimate
     ratio: Estimate
     repetitions: str = ""
+    unit: str = ""
+
+    @property
+    def is_share(self) -> bool:
+        return not self.unit and not _SHARES.isdisjoint(re.split(r"[._]", self.metric))
 
     @property
     def clear(self) -> bool:
@@ -48,10 +56,12 @@ class Change:
         return {"metric": self.metric, **estimates, **flags}
 
 
-def of_samples(metric: str, a: Sample, b: Sample, repetitions: str, *, paired: bool | None = None) -> Change:
+def of_samples(
+    metric: str, a: Sample, b: Sample, repetitions: str, *, paired: bool | None = None, unit: str = ""
+) -> Change:
     """The change of a number whose repetitions are at hand."""
     delta, ratio = (change(a, b, relative=relative, paired=paired) for relative in (False, True))
-    return Change(metric, estimate(a), estimate(b), delta, ratio, repetitions)
+    return Change(metric, estimate(a), estimate(b), delta, ratio, repetitions, unit)
 
 
 def of_estimates(metric: str, a: Estimate, b: Estimate) -> Change:

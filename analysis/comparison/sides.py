@@ -15,7 +15,7 @@ from analysis.comparison import work
 from analysis.comparison.numbers import Change, of_samples
 from analysis.comparison.subjects import Subject
 from analysis.reading.trace import Trace
-from analysis.repetitions import PIECE, WINDOW, Repeats, Unit, label, shared_units
+from analysis.repetitions import PIECE, WINDOW, Repeats, Unit, idle_share, label, shared_units
 from analysis.statistics import Sample, ratio_of
 
 _PHASES = 12
@@ -127,7 +127,7 @@ def _by_unit(a: Side, b: Side, unit: Unit) -> dict[str, Any]:
         return of_samples(metric, x, y, every)
 
     kernels, in_all = _kernels(a, b, unit, (len(mine), len(theirs)))
-    shares = of_samples("idle_share", _idle_share(mine), _idle_share(theirs), every)
+    shares = of_samples("idle_share", idle_share(mine), idle_share(theirs), every)
     return {
         "unit": label(unit),
         "counts": (len(mine), len(theirs)),
@@ -138,10 +138,6 @@ def _by_unit(a: Side, b: Side, unit: Unit) -> dict[str, Any]:
         "kernels": kernels,
         "kernels_in_all": in_all,
     }
-
-
-def _idle_share(table: pd.DataFrame) -> Sample:
-    return ratio_of(table["idle_ns"], table["idle_ns"] + table["busy_ns"])
 
 
 def _mean(values: pd.Series | np.ndarray, scale: float = 1e3) -> Sample:
@@ -166,7 +162,7 @@ def _phases(a: Side, b: Side) -> tuple[list[Change], dict[str, str]]:
             left_out |= {name: why} if len(left_out) < _PHASES else {}
         elif len(found) < _PHASES:
             x, y = (_mean(t["busy_ns"] + t["idle_ns"]) for t in (s.repeats.of(key) for s in (a, b)))
-            found += [of_samples(name, x, y, key[1])] if len(x) and len(y) else []
+            found += [of_samples(name, x, y, key[1], unit="µs")] if len(x) and len(y) else []
     return found, left_out
 
 

@@ -15,13 +15,12 @@ from analysis.comparison.limits import FINE, NOISY, REGRESSION, Outcome
 from analysis.comparison.numbers import Change
 from analysis.comparison.pairs import Comparison
 from analysis.comparison.sides import TraceChanges
-from analysis.statistics import MIN_SAMPLES, Estimate
+from analysis.statistics import MIN_SAMPLES
 
 _NAME_WIDTH = 12
 _HEADING_WIDTH = 16  # of a subject's name; longer ones stand above the table
 _WHOLE_FROM = 1000
 _INTERVAL = "95% interval"
-_SHARES = ("share", "wer", "cer", "agreement", "overhead")  # in the names of metrics that are shares
 _STYLE = {FINE: "green", REGRESSION: "bold red", NOISY: "yellow"}
 _VERDICT = {FINE: "fine", REGRESSION: "REGRESSION", NOISY: "too noisy to tell"}
 
@@ -71,9 +70,9 @@ def _changes(title: str, what: str, a: str, b: str, changes: Sequence[Change]) -
         if one.a.value == one.b.value == 0:
             continue
         table.add_row(
-            one.metric.removesuffix("_us"),
-            *_values(one), number(one.metric, one.delta.value, sign=True), _ratio(one),
-            interval(one.metric, one.delta), note(one),
+            Text(one.metric if one.unit else one.metric.removesuffix("_us")),
+            *_values(one), number(one.delta.value, share=one.is_share, sign=True), _ratio(one),
+            interval(one), note(one),
         )  # fmt: skip
     return table
 
@@ -84,9 +83,9 @@ def _kernels(traces: TraceChanges, a: str, b: str) -> Table:
     title += f" (the {len(traces.kernels)} largest changes of {traces.kernels_in_all})" if rest else ""
     table = _table(title, ["kernel", "shape"], ["calls", a, b, "change", _INTERVAL], fold=True)
     for one in traces.kernels:
-        calls = " → ".join(number("", count) for count in one.calls)
-        change = number("", one.time.delta.value, sign=True)
-        times = (*_values(one.time), change, interval("", one.time.delta))
+        calls = " → ".join(number(count) for count in one.calls)
+        change = number(one.time.delta.value, sign=True)
+        times = (*_values(one.time), change, interval(one.time))
         table.add_row(Text(one.name), Text(one.shape), calls, *times)
     return table
 
@@ -95,7 +94,7 @@ def outcomes(found: Sequence[Outcome]) -> Table:
     """What was allowed, what was measured, and the verdict."""
     table = _table("", ["metric"], ["baseline", "run", "change", _INTERVAL, "limit"], ["verdict", "why"])
     for one in found:
-        form = _percent if one.limit.relative else partial(number, one.change.metric, sign=True)
+        form = _percent if one.limit.relative else partial(number, share=one.change.is_share, sign=True)
         low, high = one.measured.low, one.measured.high
         between = "–" if low is None or high is None else f"{form(low)} to {form(high)}"
         table.add_row(
@@ -105,18 +104,19 @@ def outcomes(found: Sequence[Outcome]) -> Table:
     return table
 
 
-def number(metric: str, value: float, *, sign: bool = False) -> str:
+def number(value: float, *, share: bool = False, sign: bool = False) -> str:
     """A value as people read it: shares and rates as per cent (their differences as points)."""
-    if any(word in metric for word in _SHARES):
+    if share:
         return f"{value * 100:+.2f} pt" if sign else f"{value:.1%}"
     digits = ",.0f" if abs(value) >= _WHOLE_FROM else ",.4g"
     return format(value, f"+{digits}" if sign else digits)
 
 
-def interval(metric: str, change: Estimate) -> str:
-    if change.low is None or change.high is None:
+def interval(change: Change) -> str:
+    low, high = change.delta.low, change.delta.high
+    if low is None or high is None:
         return "–"
-    return f"{number(metric, change.low, sign=True)} to {number(metric, change.high, sign=True)}"
+    return " to ".join(number(limit, share=change.is_share, sign=True) for limit in (low, high))
 
 
 def note(change: Change) -> str:
@@ -136,8 +136,10 @@ def note(change: Change) -> str:
 def _why(found: Outcome, form: Callable[[float], str]) -> str:
     """What the verdict rests on."""
     if found.noticeable is None:
-        alone = "no interval, the value decides"
-        return alone if found.verdict != NOISY else f"fewer than {MIN_SAMPLES} {found.change.repetitions}"
+        if found.verdict != NOISY:
+            return "no interval, the value decides"
+        few = found.change.repetitions
+        return f"fewer than {MIN_SAMPLES} {few}" if few else "no interval recorded"
     if found.verdict == NOISY:
         return (
             f"a change below {form(found.noticeable)} drowns in the noise: more iterations, or a wider limit"
@@ -146,7 +148,8 @@ def _why(found: Outcome, form: Callable[[float], str]) -> str:
 
 
 def _values(change: Change) -> tuple[str, str]:
-    return number(change.metric, change.a.value), number(change.metric, change.b.value)
+    a, b = (number(one.value, share=change.is_share) for one in (change.a, change.b))
+    return a, b
 
 
 def _percent(value: float) -> str:
@@ -154,7 +157,7 @@ def _percent(value: float) -> str:
 
 
 def _ratio(change: Change) -> str:
-    return "" if any(word in change.metric for word in _SHARES) else _percent(change.ratio.value)
+    return "" if change.is_share else _percent(change.ratio.value)
 
 
 def _table(

@@ -55,34 +55,41 @@ def longest_gaps(trace: Trace, acc: Account, top: int) -> list[Gap]:
     spent = parts.groupby(["gap", "cause"], observed=True)["dur_ns"].sum()
     split = dict(zip(spent.index.tolist(), spent.tolist(), strict=True))
     found = []
-    for row, gap in zip(rows.tolist(), gaps.to_dict("records"), strict=True):
+    launches = acc.launches(rows).tolist()
+    for row, gap, launch in zip(rows.tolist(), gaps.to_dict("records"), launches, strict=True):
+        causes_ns = {cause: split[row, cause] for cause in CAUSES if (row, cause) in split}
         found.append(
             Gap(
                 device=int(gap["device"]),
                 start_ns=int(gap["start_ns"]) - acc.window_ns[0],
                 dur_ns=int(gap["dur_ns"]),
-                causes_ns={cause: split[row, cause] for cause in CAUSES if (row, cause) in split},
+                causes_ns=causes_ns,
                 phase=text(gap["phase"]),
                 before=text(gap["before"]) or "start of the window",
                 after=text(gap["after"]) or "end of the window",
-                host=_story(trace, int(gap["start_ns"]), int(gap["end_ns"]), int(gap["after_row"])),
+                host=_story(trace, gap, launch, within_graph="graph" in causes_ns),
             )
         )
     return found
 
 
-def _story(trace: Trace, start_ns: int, end_ns: int, after_row: int) -> str:
-    """What the thread that ended a gap did in it, like "host code 12 µs → cudaMemcpyAsync 3.1 µs → …"."""
-    if after_row < 0:
+def _story(trace: Trace, gap: Mapping[Any, Any], row: int, *, within_graph: bool) -> str:
+    """What the thread that ended a gap did in it, like "host code 12 µs → cudaMemcpyAsync 3.1 µs → …".
+
+    row: of the call that launched what ended it. within_graph: another node of the same launch ran before.
+    """
+    start_ns, end_ns = int(gap["start_ns"]), int(gap["end_ns"])
+    if gap["after_row"] < 0:
         return "nothing was launched any more"
-    work = trace.work.iloc[after_row]
+    if row < 0:
+        lacks = "no launch call in the trace"
+        return f"{lacks}, but other work of the same launch" if within_graph else lacks
     api = trace.api
-    calls = api[(api["correlation"] == work["correlation"]) & (api["process"] == work["process"])]
-    if calls.empty:
-        return "no launch call in the trace"
-    launch = calls.iloc[0]
+    launch = api.iloc[row]
     if launch["end_ns"] <= start_ns:
         return f"{launch['name']} had returned {duration(start_ns - launch['end_ns'])} before"
+    if within_graph:
+        return f"{launch['name']} had begun {duration(start_ns - launch['start_ns'])} before"
     mine = api[(api["thread"] == launch["thread"]) & (api["start_ns"] < end_ns) & (api["end_ns"] > start_ns)]
     until = min(end_ns, int(launch["end_ns"]))
     pieces = _pieces(mine.sort_values(["start_ns", "end_ns"]), start_ns, until)

@@ -62,7 +62,8 @@ class Pattern:
 class Traced:
     """What one trace says. Tables are cut to their first rows; `counts` has the full lengths by name.
 
-    kernels: records of `Account.kernels`, with the columns of `Memory.kernels` where there are some.
+    kernels: records of `Account.kernels`, phases joined, with the columns of `Memory.kernels` where there are
+    some.
     """
 
     label: str
@@ -242,6 +243,7 @@ def _phases(acc: Account, memory: Memory | None) -> list[Phase]:
 
 def _kernels(acc: Account, memory: Memory | None) -> list[dict[str, Any]]:
     shown = acc.kernels.head(TOP_KERNELS)
+    shown = shown.assign(phases=shown["phases"].map(", ".join))
     if memory is not None and len(memory.kernels):
         keys = ["name", "shape", "kind"]
         rows = memory.kernels.drop(columns=["count", "total_ns"]).astype(dict.fromkeys(keys, str))

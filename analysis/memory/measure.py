@@ -67,14 +67,13 @@ def memory(trace: Trace, acc: Account) -> Memory:
 
     Raises TraceError if the metrics are there but can't be understood.
     """
-    found = [one for one in samples.read(trace.path, acc.window_ns) if one.has_dram]
+    found = [one for one in samples.read(trace.export, acc.window_ns) if one.has_dram]
     code = _kernel_of_work(trace.work, acc.kernels)
     gaps = host_gaps(acc, code, len(acc.kernels))
     peak = _peak_gbps(trace, found)
     if not found or acc.kernels.empty:
         return Memory(_unknown(acc, gaps), *_no_phases(), peak, 0, note=_why_not(trace, found))
-    top = np.where(code < 0, -1, np.minimum(code, _KERNELS))
-    codes = min(len(acc.kernels), _KERNELS + 1)
+    top, codes = _most_expensive(code, acc.kernels)
     offsets = {one.device: _offset(one, trace.work, top, codes) for one in found}
     found, fitted = _fit(found, offsets, trace.work, top, codes)
     kernels = _kernel_table(acc, fitted, gaps, peak)
@@ -91,6 +90,19 @@ def memory(trace: Trace, acc: Account) -> Memory:
         note="" if np.isfinite(peak) else "the trace doesn't say the GPU's peak bandwidth: no GB/s",
         warnings=_warnings(found, offsets, fitted),
     )
+
+
+def aligned(trace: Trace, acc: Account) -> list[Samples]:
+    """The samples of each device, as long as they lasted, on the kernels' clock: for a timeline of both."""
+    found = samples.read(trace.export)
+    if not found or acc.kernels.empty:
+        return found
+    top, codes = _most_expensive(_kernel_of_work(trace.work, acc.kernels), acc.kernels)
+    ahead = [_offset(one, trace.work, top, codes) for one in found]
+    return [
+        replace(one, start_ns=one.start_ns - ns, end_ns=one.end_ns - ns)
+        for one, ns in zip(found, ahead, strict=True)
+    ]
 
 
 def memory_metrics(measured: Memory) -> dict[str, float]:
@@ -123,6 +135,11 @@ def _kernel_of_work(work: pd.DataFrame, kernels: pd.DataFrame) -> Ints:
     ran = pd.MultiIndex.from_arrays([column.categories.astype(str)[list(code)] for column, code in labels])
     listed = pd.MultiIndex.from_frame(kernels[["name", "shape", "kind"]].astype(str))
     return listed.get_indexer(ran)[of_work].astype(np.int64)
+
+
+def _most_expensive(code: Ints, kernels: pd.DataFrame) -> tuple[Ints, int]:
+    """The codes of `_kernel_of_work`, one for all but the most expensive kernels, and how many there are."""
+    return np.where(code < 0, -1, np.minimum(code, _KERNELS)), min(len(kernels), _KERNELS + 1)
 
 
 def _offset(one: Samples, work: pd.DataFrame, code: Ints, codes: int) -> int:
@@ -215,7 +232,7 @@ def _peak_gbps(trace: Trace, found: list[Samples]) -> float:
 def _why_not(trace: Trace, found: list[Samples]) -> str:
     if found:
         return "the trace has GPU metrics, but no kernels to relate them to"
-    if samples.stored_as_json(trace.path):
+    if samples.stored_as_json(trace.export):
         return (
             "this trace has no GPU metrics in the form that nsys 2024 and later write; if it was recorded "
             "with them, export the .nsys-rep again with a newer nsys, otherwise " + HOW_TO_RECORD

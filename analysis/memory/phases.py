@@ -20,7 +20,7 @@ from analysis.reading.trace import Trace
 _COVERED = 0.95  # a range counts if samples cover that much of it
 _ALIKE = 0.1  # steps within ±10% of the median duration are folded onto one another
 _BINS = (20, 160)
-TIMELINE = ["time_us", "dram_read_gbps", "dram_write_gbps", "sm_active_pct", "busy_share", "samples"]
+TIMELINE = ["time_us", "dram_read_gbps", "dram_write_gbps", "busy_share", "samples"]
 PHASES = ["domain", "name", "dram_gbps", "dram_share", "bytes_per_range", "samples", "stall_ns"]
 
 
@@ -28,7 +28,7 @@ PHASES = ["domain", "name", "dram_gbps", "dram_share", "bytes_per_range", "sampl
 class Traffic:
     """The samples of a device as running totals over time, so that any interval costs two look-ups.
 
-    edges_ns [2·samples], and at each edge the integral since the first, in percent·ns: read, write, sm, and
+    edges_ns [2·samples], and at each edge the integral since the first, in percent·ns: read, write, and
     covered (ns that samples cover at all).
     """
 
@@ -40,11 +40,8 @@ class Traffic:
         start, end = samples.start_ns - offset_ns, samples.end_ns - offset_ns
         edges = np.stack([start, end], axis=1).ravel()
         length = (end - start).astype(float)
-        totals = {"covered": _running(length)}
-        for name in (*DRAM, "sm_active_pct"):
-            if name in samples.values:
-                totals[name] = _running(samples.values[name] * length)
-        return cls(edges, totals)
+        totals = {name: _running(samples.values[name] * length) for name in DRAM}
+        return cls(edges, totals | {"covered": _running(length)})
 
     def within(self, name: str, start: Ints, end: Ints) -> Floats:
         """The integral of a metric over [start, end), percent·ns; of `covered`, ns. Any shape."""
@@ -125,10 +122,9 @@ def timeline(
     """A typical decode step, or decode phase where the device repeats the steps by itself: all of about the
     median duration, stretched to it and laid onto one another.
 
-    Columns: time_us since its first kernel (middle of the bin), dram_read_gbps, dram_write_gbps,
-    sm_active_pct, busy_share (of the bin's time), samples (behind the bin). Steps of other programs: their
-    most frequent range. A bin is half a sampling period; what happens faster than a period is smoothed over
-    it.
+    Columns: time_us since its first kernel (middle of the bin), dram_read_gbps, dram_write_gbps, busy_share
+    (of the bin's time), samples (behind the bin). Steps of other programs: their most frequent range. A bin
+    is half a sampling period; what happens faster than a period is smoothed over it.
     """
     spans = spans[spans["device"].isin(list(traffic))]
     known = [(spans["domain"] == HARNESS_DOMAIN) & (spans["name"] == name) for name in (DECODE_STEP, DECODE)]
@@ -142,7 +138,7 @@ def timeline(
     steps = steps[(duration - median).abs() <= _ALIKE * median]
     bins = int(np.clip(round(2 * median / period_ns), *_BINS))
     shares = np.linspace(0, 1, bins + 1)
-    sums = {name: np.zeros(bins) for name in (*DRAM, "sm_active_pct", "covered", "busy", "length")}
+    sums = {name: np.zeros(bins) for name in (*DRAM, "covered", "busy", "length")}
     for device, mine in steps.groupby("device"):
         start = mine["start_ns"].to_numpy()[:, None]
         length = (mine["end_ns"] - mine["start_ns"]).to_numpy()[:, None]
@@ -159,7 +155,6 @@ def timeline(
             "time_us": (shares[:-1] + shares[1:]) / 2 * median / 1e3,
             "dram_read_gbps": sums["dram_read_pct"] / covered / 100 * peak_gbps,
             "dram_write_gbps": sums["dram_write_pct"] / covered / 100 * peak_gbps,
-            "sm_active_pct": sums["sm_active_pct"] / covered,
             "busy_share": sums["busy"] / sums["length"],
             "samples": (sums["covered"] / period_ns).round(1),
         }

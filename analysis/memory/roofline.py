@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.accounting.account import Account
+from analysis.accounting.causes import HOST_CAUSES
 from analysis.engine.intervals import Ints
 from analysis.memory.samples import Floats
 
@@ -16,7 +17,6 @@ NO_BOUND_PCT = 80.0
 BALANCED_PCT = 10.0
 
 CLASSES = ("memory-bound", "compute-bound", "balanced", "latency-bound", "unknown")
-HOST_CAUSES = ("host", "sync", "api", "launch")
 
 
 def classify(memory_pct: Floats, compute_pct: Floats) -> pd.Categorical:

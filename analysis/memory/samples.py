@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -73,21 +72,17 @@ def canonical(name: str) -> str | None:
     return None
 
 
-def read(path: Path, window_ns: tuple[int, int] | None = None) -> list[Samples]:
+def read(export: Export, window_ns: tuple[int, int] | None = None) -> list[Samples]:
     """The samples of each device, within a window if one is given; empty where the trace has none.
 
     The table is read in chunks, and of each only what METRICS needs is kept: 16 bytes per kept value. Raises
     TraceError for a file that can't be read.
     """
-    export = Export(path)
-    try:
-        if TABLE not in export.tables:
-            return []
-        wanted = _wanted(export)
-        columns = ["timestamp", "typeId", "metricId", "value"]
-        parts = list(export.integers(TABLE, columns, lambda chunk: _kept(chunk, wanted, window_ns)))
-    finally:
-        export.close()
+    if TABLE not in export.tables:
+        return []
+    wanted = _wanted(export)
+    columns = ["timestamp", "typeId", "metricId", "value"]
+    parts = list(export.integers(TABLE, columns, lambda chunk: _kept(chunk, wanted, window_ns)))
     if not parts or not wanted:
         return []
     rows = np.concatenate(parts, axis=1)
@@ -98,13 +93,9 @@ def read(path: Path, window_ns: tuple[int, int] | None = None) -> list[Samples]:
     return found
 
 
-def stored_as_json(path: Path) -> bool:
+def stored_as_json(export: Export) -> bool:
     """Whether the export comes from an nsys that wrote metrics as JSON (2023 and before), not read here."""
-    export = Export(path)
-    try:
-        return "GENERIC_EVENTS" in export.tables and TABLE not in export.tables
-    finally:
-        export.close()
+    return "GENERIC_EVENTS" in export.tables and TABLE not in export.tables
 
 
 def _wanted(export: Export) -> dict[tuple[int, int], int]:

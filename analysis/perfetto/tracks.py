@@ -35,8 +35,9 @@ _ABBREVIATIONS = {"dram": "DRAM", "sm": "SM", "gr": "GR"}
 
 
 def write(trace: Trace, acc: Account, path: str | Path, samples: Sequence[Samples] = ()) -> Path:
-    """Write the trace for https://ui.perfetto.dev, with counters from GPU metrics where there are samples.
+    """Write the trace for https://ui.perfetto.dev, with counters where there are samples of GPU metrics.
 
+    `samples` have to be the trace's own (see `analysis.memory.aligned`): each recording has its own timeline.
     A path that ends in `.gz` is compressed; the viewer opens both. Returns the path. Memory beyond that of
     trace and account: some 60 bytes per slice. TraceError for a trace with nothing to draw.
     """
@@ -143,7 +144,7 @@ def _thread(writer: PacketWriter, track: int, calls: _Calls, ranges: pd.DataFram
 
 
 def _described(ranges: pd.DataFrame) -> pd.DataFrame:
-    domain = ranges["domain"].cat.rename_categories(lambda name: name or "NVTX")
+    domain = ranges["domain"].map(lambda name: name or "NVTX")  # perhaps two of that name, and no categories
     return pd.DataFrame({"name": ranges["name"], "category": domain, "payload": ranges["payload"]})
 
 
@@ -236,7 +237,7 @@ def _counters(writer: PacketWriter, device: int, samples: Samples) -> None:
         words = metric.removesuffix("_pct").split("_")
         name = " ".join([*(_ABBREVIATIONS.get(word, word) for word in words), "%"])
         track = writer.track(name, device, rank, counter=CounterDescriptor(unit_name="%"))
-        known = np.isfinite(values)
+        known = np.isfinite(values) & (samples.start_ns >= 0)  # Perfetto has no time before a trace's zero
         writer.counter(track, samples.start_ns[known], values[known])
 
 

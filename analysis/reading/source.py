@@ -6,6 +6,7 @@ import gzip
 import lzma
 import shutil
 import sqlite3
+import zlib
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from urllib.parse import quote
@@ -83,7 +84,7 @@ def _unpack(path: Path, folder: Path) -> Path:
     try:
         with lzma.open(path) if path.suffix == ".xz" else gzip.open(path) as packed, target.open("wb") as out:
             shutil.copyfileobj(packed, out)
-    except (lzma.LZMAError, EOFError, OSError) as error:
+    except (lzma.LZMAError, zlib.error, EOFError, OSError) as error:
         raise TraceError(f"{path.name} can't be unpacked: {error}", "is it a complete file?") from error
     return target
 

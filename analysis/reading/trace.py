@@ -46,11 +46,12 @@ class Trace:
     """An nsys export, opened read-only; each table is read on first use.
 
     Times are int64 nanoseconds on the trace's own clock. `process` and `thread` are nsys's globalPid and
-    globalTid: correlation ids repeat across processes, so (process, correlation) names a launch.
+    globalTid: correlation ids repeat across processes, so (process, correlation) names a launch. `export` is
+    the open file itself, for tables that only a few need.
     """
 
     def __init__(self, export: Export) -> None:
-        self._export = export
+        self.export = export
 
     @classmethod
     def open(cls, path: str | Path) -> Trace:
@@ -63,7 +64,7 @@ class Trace:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
     ) -> None:
-        self._export.close()
+        self.export.close()
 
     @postponed()
     def read(self) -> None:
@@ -74,7 +75,7 @@ class Trace:
 
     @property
     def path(self) -> Path:
-        return self._export.path
+        return self.export.path
 
     @cached_property
     def work(self) -> pd.DataFrame:
@@ -84,7 +85,7 @@ class Trace:
         none), kind (kernel, memcpy, memset, graph), name (demangled), shape ("(grid)x(block)" of kernels),
         start_ns, end_ns, graph_node (NA outside graphs).
         """
-        return read_work(self._export, self._string, self._gpu_of)
+        return read_work(self.export, self._string, self._gpu_of)
 
     @cached_property
     def api(self) -> pd.DataFrame:
@@ -92,7 +93,7 @@ class Trace:
 
         Columns: process, thread, correlation (-1: none), name, start_ns, end_ns.
         """
-        return read_api(self._export, self._string)
+        return read_api(self.export, self._string)
 
     @cached_property
     def waits(self) -> pd.DataFrame:
@@ -118,8 +119,8 @@ class Trace:
 
         A range that was never closed lasts until the last event of the trace.
         """
-        columns = self._export.columns("NVTX_EVENTS")
-        rows = self._export.rows(schema.ranges_query(columns)) if columns else []
+        columns = self.export.columns("NVTX_EVENTS")
+        rows = self.export.rows(schema.ranges_query(columns)) if columns else []
         frame = pd.DataFrame(rows, columns=["thread", "domain_id", "name", "payload", "start_ns", "end_ns"])
         # Ranges that begin and end together nest by name: the order of the file must not decide.
         frame = frame.sort_values(
@@ -154,11 +155,11 @@ class Trace:
 
     @cached_property
     def info(self) -> TraceInfo:
-        metadata = next((table for table in schema.METADATA_TABLES if table in self._export.tables), "")
-        exported = dict(self._export.select(metadata, "name", "value")) if metadata else {}
-        system = dict(self._export.select("TARGET_INFO_SYSTEM_ENV", "name", "value"))
-        started = self._export.select("TARGET_INFO_SESSION_START_TIME", "utcTime")
-        gpus = self._export.select("TARGET_INFO_GPU", "id", "name", "memoryBandwidth", "smCount")
+        metadata = next((table for table in schema.METADATA_TABLES if table in self.export.tables), "")
+        exported = dict(self.export.select(metadata, "name", "value")) if metadata else {}
+        system = dict(self.export.select("TARGET_INFO_SYSTEM_ENV", "name", "value"))
+        started = self.export.select("TARGET_INFO_SESSION_START_TIME", "utcTime")
+        gpus = self.export.select("TARGET_INFO_GPU", "id", "name", "memoryBandwidth", "smCount")
         return TraceInfo(
             product_version=str(exported.get("EXPORT_PRODUCT_VERSION", "")),
             schema=str(exported.get("EXPORT_SCHEMA_VERSION", "")),
@@ -171,17 +172,17 @@ class Trace:
     @cached_property
     def nvtx_events(self) -> int:
         """NVTX rows of any kind. Domains without ranges: an nvtx library too new for its nsys."""
-        return len(self._export.select("NVTX_EVENTS", "eventType"))
+        return len(self.export.select("NVTX_EVENTS", "eventType"))
 
     def _small(self, table: str, columns: Sequence[str]) -> Ints:
         """A table that fits into memory several times over: shape [rows, columns], -1 for what is missing."""
         none = np.empty((len(columns), 0), dtype=np.int64)
-        rows = np.concatenate([none, *self._export.integers(table, columns, np.copy)], axis=1).T
+        rows = np.concatenate([none, *self.export.integers(table, columns, np.copy)], axis=1).T
         return np.where(rows == MISSING, -1, rows)
 
     @cached_property
     def _strings(self) -> dict[int, str]:
-        return dict(self._export.select("StringIds", "id", "value"))
+        return dict(self.export.select("StringIds", "id", "value"))
 
     def _string(self, code: int) -> str:
         return self._strings.get(code, "")
@@ -189,7 +190,7 @@ class Trace:
     @cached_property
     def _gpus(self) -> dict[tuple[int, int], int]:
         """GPU by process id and CUDA device id: a process may see its own selection of the GPUs."""
-        rows = self._export.select("TARGET_INFO_CUDA_DEVICE", "pid", "cudaId", "gpuId")
+        rows = self.export.select("TARGET_INFO_CUDA_DEVICE", "pid", "cudaId", "gpuId")
         return {(pid, device): gpu for pid, device, gpu in rows if gpu is not None}
 
     def _gpu_of(self, process: int, device: int) -> int:
@@ -197,7 +198,7 @@ class Trace:
 
     def _domains(self, columns: set[str]) -> dict[tuple[int, int], str]:
         """Domain ids are numbered per process."""
-        rows = self._export.rows(schema.domains_query(columns)) if "domainId" in columns else []
+        rows = self.export.rows(schema.domains_query(columns)) if "domainId" in columns else []
         return {(thread & ~schema.THREAD_BITS, domain): name for thread, domain, name in rows}
 
     def _last_event_ns(self, range_start: Ints, range_end: pd.Series) -> int:

@@ -15,20 +15,27 @@ from pathlib import Path
 import pytest
 from memory_trace import traced
 from rich.console import Console
+from runs_on_disk import write_run, write_trace
 from synthetic_export import Export
 
+from analysis.__main__ import main
 from analysis.commands import stages
 from analysis.commands.stages import Stages
+from analysis.reading import source
 
 ROOT = Path(__file__).parents[2]
 Recorded = Callable[[str], Path]
 
 
-def analysis(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
+def analysis(
+    *arguments: str | Path, cwd: Path, stdout: int = subprocess.PIPE
+) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "analysis", *map(str, arguments)]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=120)
-    assert "Traceback" not in done.stdout + done.stderr
+    done = subprocess.run(
+        command, cwd=cwd, env=environment, stdout=stdout, stderr=subprocess.PIPE, text=True, timeout=120
+    )
+    assert "Traceback" not in (done.stdout or "") + done.stderr
     return done
 
 
@@ -60,6 +67,23 @@ def test_json_has_memory_traffic_or_why_not(recorded: Recorded, tmp_path: Path) 
     without = json.loads(analysis(recorded("h200_graph"), "--json", cwd=tmp_path).stdout)
     assert "no GPU metrics" in without["memory_note"]
     assert not any("GPU metrics" in warning for warning in without["warnings"])
+
+
+def test_a_packed_trace_is_unpacked_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    packed = tmp_path / "t.sqlite.xz"
+    packed.write_bytes(lzma.compress(traced(tmp_path / "t.sqlite").read_bytes(), preset=0))
+    unpacked: list[Path] = []
+
+    def unpack(path: Path, folder: Path) -> Path:
+        unpacked.append(path)
+        return original(path, folder)
+
+    original = source._unpack
+    monkeypatch.setattr(source, "_unpack", unpack)
+    assert main([str(packed), "--json"]) == 0
+    assert unpacked == [packed] and json.loads(capsys.readouterr().out)["memory_note"] is None
 
 
 def test_the_bar_names_the_stage_and_makes_way_for_what_is_printed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,6 +123,22 @@ def test_the_report_alone(recorded: Recorded, tmp_path: Path) -> None:
     assert [file.name for file in tmp_path.iterdir()] == ["page.html"]
 
 
+def test_a_phase_with_a_comma_in_its_name_is_one_phase(tmp_path: Path) -> None:
+    """PyTorch's emit_nvtx names them like that."""
+    export = Export()
+    export.range("aten::addmm, op_id = 12, forward", 0, 100)
+    export.range("b", 200, 300)
+    for start in (10, 210):
+        export.call(start, start + 5, start)
+        export.kernel(start + 20, start + 30, start)
+    path = export.write(tmp_path / "t.sqlite")
+    (kernel,) = json.loads(analysis(path, "--json", cwd=tmp_path).stdout)["kernels_top"]
+    assert kernel["phases"] == ["aten::addmm, op_id = 12, forward", "b"]
+    tables = analysis(path, "--no-plots", "--html", "page.html", cwd=tmp_path)
+    assert "aten::addmm, op_id = 12, forward, b" in " ".join(tables.stdout.split())
+    assert "aten::addmm, op_id = 12, forward, b</td>" in (tmp_path / "page.html").read_text()
+
+
 def test_json_instead_of_tables(recorded: Recorded, tmp_path: Path) -> None:
     done = analysis(recorded("h200_graph"), "--json", cwd=tmp_path)
     assert done.returncode == 0 and json.loads(done.stdout)["devices"]
@@ -114,6 +154,26 @@ def test_export_for_perfetto(recorded: Recorded, tmp_path: Path) -> None:
     assert analysis("export", recorded("h200_graph"), cwd=tmp_path).returncode == 2
     unwritable = analysis("export", recorded("h200_graph"), "--perfetto", "--out", file / "x", cwd=tmp_path)
     assert unwritable.returncode == 5 and "error: can't write to" in unwritable.stderr
+
+
+def test_a_reader_that_has_gone_changes_no_exit_code(tmp_path: Path) -> None:
+    """1 is the code of a regression."""
+    slow, fast = (write_run(tmp_path / name / "1", [ms] * 8) for name, ms in (("slow", 8.0), ("fast", 7.0)))
+    trace = write_trace(tmp_path / "t.sqlite", 2, 1000, {"a": 1000})
+    gate = ("check", "--max", "latency=+5%", "--baseline")
+    for words, code in (
+        ((*gate, slow, slow), 0),
+        ((*gate, fast, slow), 1),
+        ((*gate, fast, slow, "--json"), 1),
+        (("compare", trace, trace), 0),
+        ((trace, "--out", tmp_path / "out"), 0),
+        (("export", trace, "--perfetto", "--out", tmp_path / "t.pftrace"), 0),
+    ):
+        reader, writer = os.pipe()
+        os.close(reader)
+        assert analysis(*words, cwd=tmp_path, stdout=writer).returncode == code, words
+        os.close(writer)
+    assert (tmp_path / "out" / "report.html").exists(), "what was asked for is written all the same"
 
 
 def test_help_has_examples_and_needs_no_heavy_imports(tmp_path: Path) -> None:

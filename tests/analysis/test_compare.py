@@ -15,8 +15,10 @@ from test_analysis_command import analysis
 from analysis import Trace, account
 from analysis.__main__ import main
 from analysis.accounting.causes import CAUSE_COLUMNS
+from analysis.comparison import numbers
 from analysis.metrics import metrics
 from analysis.repetitions import STEPS, WINDOW, Repeats, units
+from analysis.statistics import Estimate
 from analysis.step_metrics import step_metrics
 
 RESULTS = Path(__file__).parents[2] / "results" / "h200"
@@ -88,6 +90,37 @@ def test_tables_say_it_first_in_a_sentence(traces: tuple[Path, Path], tmp_path: 
     assert done.stdout.startswith("after is 2.0x faster per decode step (traced) than before")
     assert "no difference between" in done.stdout  # the third is the first again
     assert "Kernels whose time changed" in done.stdout and "no clear change" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("metric", "is_share"),
+    [
+        *((name, True) for name in ("wer", "acceptance", "token_agreement", "decode.idle_share", "cer.high")),
+        *((name, True) for name in ("idle_share_host", "launch_gap_share", "profiling_overhead")),
+        *((name, False) for name in ("shared_expert", "answer", "power_w", "decode.kernels", "total_ms")),
+    ],
+)
+def test_metrics_are_shares_by_whole_words_of_their_names(metric: str, is_share: bool) -> None:
+    one = Estimate(0.5, None, None, 1)
+    assert numbers.of_estimates(metric, one, one).is_share is is_share
+
+
+def test_a_phase_takes_microseconds_whatever_it_is_called(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = ("first", "shared_expert", "wer", "lap_us", "[red]x")
+    for path, kernel_ns in (("a", 100_000), ("b", 150_000)):
+        export = Export()
+        for step, name in enumerate(names * 2):
+            export.range(name, step * 200_000, step * 200_000 + 50, domain=0)
+            export.call(step * 200_000, step * 200_000 + 10, step)
+            export.kernel(step * 200_000 + 20, step * 200_000 + 20 + kernel_ns, step)
+        export.write(tmp_path / f"{path}.sqlite")
+    assert main(["compare", str(tmp_path / "a.sqlite"), str(tmp_path / "b.sqlite")]) == 0
+    lines = capsys.readouterr().out.partition("Phases, traced")[2].splitlines()
+    rows = {words[0]: words[1:] for words in map(str.split, lines) if words}
+    for name in names[1:]:
+        assert rows[name][:4] == ["200", "200", "+0", "+0.0%"], name
 
 
 @pytest.fixture

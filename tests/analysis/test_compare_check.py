@@ -190,6 +190,8 @@ def test_without_its_iterations_a_run_is_held_by_what_it_recorded_and_that_is_sa
     # A time without an interval is not known to be worse, however much slower it is.
     unknown = write_run(tmp_path / "unknown" / "1", [], metrics={"ms_per_token": 14.0})
     assert gate(unknown)[0] == 3
+    main(["check", str(unknown), "--baseline", str(noisy), "--max", "latency=+5%"])
+    assert "no interval recorded" in " ".join(capsys.readouterr().out.split())
 
 
 def test_json_of_a_gate(baseline: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 from collections.abc import Callable
@@ -150,6 +151,35 @@ def test_work_without_a_launch_call_says_so(tmp_path: Path) -> None:
     assert gap.host == "no launch call in the trace"
 
 
+def test_work_inside_a_graph_is_told_by_the_launch_of_its_graph(recorded: Callable[[str], Path]) -> None:
+    """What a loop on the device runs has no correlation id of its own."""
+    with Trace.open(recorded("h200_while")) as trace:
+        acc = account(trace)
+        gaps = longest_gaps(trace, acc, len(acc.gaps))
+    inside = [gap.host for gap in gaps if "graph" in gap.causes_ns]
+    assert len(inside) > 100 and all(re.match("cudaGraphLaunch had (returned|begun) ", one) for one in inside)
+
+
+def test_within_a_graph_no_host_code_is_told_though_the_call_goes_on(tmp_path: Path) -> None:
+    export = Export()
+    export.call(0, 90_000, 1, name="cudaGraphLaunch_v10000")
+    for number in range(2):
+        export.kernel(10_000 + 20_000 * number, 20_000 + 20_000 * number, 1, node=number)
+    with Trace.open(export.write(tmp_path / "t.sqlite")) as trace:
+        (gap,) = longest_gaps(trace, account(trace), 15)
+    assert gap.causes_ns == {"graph": 10_000} and gap.host == "cudaGraphLaunch had begun 20 µs before"
+
+
+def test_calls_and_work_without_an_id_are_not_taken_for_each_other(tmp_path: Path) -> None:
+    export = Export()
+    export.call(20, 30, None)
+    for start in (0, 50):
+        export.kernel(start, start + 10, None)
+    with Trace.open(export.write(tmp_path / "t.sqlite")) as trace:
+        (gap,) = longest_gaps(trace, account(trace), 15)
+    assert set(gap.causes_ns) == {"unknown"} and gap.host == "no launch call in the trace"
+
+
 def test_two_runs_are_explained_by_what_differs() -> None:
     slow = bar("slow", 10_000_000, 90_000_000, 7.0)
     fast = replace(bar("fast", 9_000_000, 1_000_000, 1.0), kernels=2000, launch_calls=10)
@@ -190,6 +220,13 @@ def test_a_difference_within_the_noise_is_not_explained() -> None:
     assert last.endswith("one of slow 7.20 ms: a difference within the noise.")
     clear = replace(fast, unprofiled_interval=(4.9, 5.1))
     assert "less idle time" in difference(clear, slow)[0]
+
+
+def test_details_are_kept_as_those_of_published_runs(loop: tuple[Trace, Account]) -> None:
+    """A page of several runs is made of what each of them kept."""
+    (path,) = (Path(__file__).parents[2] / "results" / "h200" / "optimized").glob("*/detail.json")
+    kept = {one["name"]: one["phases"] for one in json.loads(path.read_text())["kernels"]}
+    assert {one["name"]: one["phases"] for one in html.traced(*loop, "loop").kernels} == kept
 
 
 def test_whole_graphs_are_named_and_their_kernels_unknown(loop: tuple[Trace, Account]) -> None:

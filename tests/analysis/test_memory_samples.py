@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from synthetic_export import Export
 
-from analysis import TraceError
+from analysis import Trace, TraceError
 from analysis.memory import deconvolve, samples
 from analysis.memory.measure import TIMING_NS
 from analysis.memory.samples import Samples
@@ -166,6 +166,11 @@ def with_metrics(path: Path, rows: list[tuple[int, int, int, int]], names: dict[
     return path
 
 
+def sampled(path: Path, window_ns: tuple[int, int] | None = None) -> list[Samples]:
+    with Trace.open(path) as trace:
+        return samples.read(trace.export, window_ns)
+
+
 def test_samples_are_read_by_name_and_per_device(tmp_path: Path) -> None:
     rows = [
         (time, gpu, metric, metric + time // 10_000 + (gpu & 1) * 50)
@@ -174,7 +179,7 @@ def test_samples_are_read_by_name_and_per_device(tmp_path: Path) -> None:
         for metric in (7, 8, 10)
     ]
     rows += [(10_000, 0x100, 11, 1_980_000_000), (110_000, 0x100, 7, 1)]  # the last one is incomplete
-    first, second = samples.read(with_metrics(tmp_path / "t.sqlite", rows[::-1]))
+    first, second = sampled(with_metrics(tmp_path / "t.sqlite", rows[::-1]))
     assert (first.device, second.device, first.period_ns) == (0, 1, 10_000)
     assert set(first.values) == {"dram_read_pct", "dram_write_pct"}
     assert first.values["dram_read_pct"].tolist() == [8, 9, 10, 11, 12, 13, 14, 15, 16, 17]
@@ -185,26 +190,26 @@ def test_samples_are_read_by_name_and_per_device(tmp_path: Path) -> None:
 
 def test_only_the_window_is_read(tmp_path: Path) -> None:
     rows = [(time, 0x100, 7, 5) for time in range(0, 1_000_000, 10_000)]
-    (one,) = samples.read(with_metrics(tmp_path / "t.sqlite", rows), (200_000, 300_000))
+    (one,) = sampled(with_metrics(tmp_path / "t.sqlite", rows), (200_000, 300_000))
     assert (one.start_ns[0], one.start_ns[-1]) == (200_000, 300_000)
 
 
 def test_a_sample_before_a_hole_covers_one_period(tmp_path: Path) -> None:
     rows = [(time, 0x100, 7, 5) for time in [*range(0, 100_000, 10_000), *range(500_000, 600_000, 10_000)]]
-    (one,) = samples.read(with_metrics(tmp_path / "t.sqlite", rows))
+    (one,) = sampled(with_metrics(tmp_path / "t.sqlite", rows))
     assert (one.end_ns - one.start_ns).tolist() == [10_000] * 20
 
 
 def test_a_trace_without_metrics_has_no_samples(tmp_path: Path) -> None:
-    assert samples.read(Export().write(tmp_path / "none.sqlite")) == []
-    assert samples.read(with_metrics(tmp_path / "unnamed.sqlite", [(1, 1, 7, 5)], {7: "PCIe RX"})) == []
-    assert samples.read(with_metrics(tmp_path / "empty.sqlite", [])) == []
+    assert sampled(Export().write(tmp_path / "none.sqlite")) == []
+    assert sampled(with_metrics(tmp_path / "unnamed.sqlite", [(1, 1, 7, 5)], {7: "PCIe RX"})) == []
+    assert sampled(with_metrics(tmp_path / "empty.sqlite", [])) == []
 
 
 def test_values_that_are_no_percent_are_refused(tmp_path: Path) -> None:
     rows = [(time, 0x100, 7, 40_000) for time in range(0, 100_000, 10_000)]
     with pytest.raises(TraceError, match=r"dram_read_pct.*40,000"):
-        samples.read(with_metrics(tmp_path / "t.sqlite", rows))
+        sampled(with_metrics(tmp_path / "t.sqlite", rows))
 
 
 @pytest.mark.parametrize(

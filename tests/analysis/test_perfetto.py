@@ -13,11 +13,13 @@ import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from memory_trace import PERIOD_NS, traced
 from perfetto.protos.perfetto.trace.perfetto_trace_pb2 import Trace as Packets
 from perfetto.protos.perfetto.trace.perfetto_trace_pb2 import TracePacket, TrackDescriptor, TrackEvent
 from synthetic_export import Export
 
 from analysis import Account, Trace, account, perfetto
+from analysis.__main__ import main
 from analysis.accounting.causes import CAUSES
 from analysis.accounting.kernels import short_name
 from analysis.errors import TraceError
@@ -246,6 +248,16 @@ def test_ranges_nest_around_calls_and_say_their_domain_and_payload(tmp_path: Pat
     assert host[0].args == {"payload": -5} and host[1].args == {} and host[2].args == {"correlation": 1}
 
 
+def test_a_domain_may_be_called_like_the_default_one(tmp_path: Path) -> None:
+    export = Export()
+    export.domain("NVTX")
+    export.range("named", 0, 100)
+    export.range("default", 10, 60, domain=0)
+    with Trace.open(export.write(tmp_path / "t.sqlite")) as trace:
+        viewer, _ = write(trace, tmp_path)
+    assert [(one.name, one.category) for one in viewer.slices] == [("named", "NVTX"), ("default", "NVTX")]
+
+
 def test_processes_of_several_machines_stay_apart_though_numbered_alike(tmp_path: Path) -> None:
     export = Export()
     for vm in (1, 2):
@@ -286,6 +298,17 @@ def test_gpu_metrics_become_counters_and_missing_values_stay_missing(tmp_path: P
     with Trace.open(export.write(tmp_path / "t.sqlite")) as trace:
         path = perfetto.write(trace, account(trace), tmp_path / "t.pftrace", samples)
     assert Viewer.open(path).counters == {"DRAM read %": [(0, 12.5), (20, 80.0)]}
+
+
+def test_the_command_draws_a_traces_own_metrics_beside_the_kernels_that_made_them(tmp_path: Path) -> None:
+    """The clock of the metrics is ahead by 12 µs."""
+    path = traced(tmp_path / "t.sqlite", offset_ns=12_000)
+    assert main(["export", str(path), "--perfetto", "--out", str(tmp_path / "t.pftrace")]) == 0
+    counters = Viewer.open(tmp_path / "t.pftrace").counters
+    assert set(counters) == {"DRAM read %", "DRAM write %", "SM issue %", "tensor active %"}
+    times = np.array([time for time, _ in counters["DRAM read %"]])
+    late = (times + PERIOD_NS // 2) % PERIOD_NS - PERIOD_NS // 2  # sampled at whole periods
+    assert len(times) > 100 and np.abs(late).max() <= 300
 
 
 def test_a_trace_without_anything_to_draw_is_refused(recorded: Callable[[str], Path], tmp_path: Path) -> None:

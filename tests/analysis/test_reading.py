@@ -100,6 +100,22 @@ def test_packed_exports_read_like_plain_ones(tmp_path: Path, suffix: str) -> Non
         assert len(trace.work) == 1
 
 
+@pytest.mark.parametrize("suffix", [".xz", ".gz"])
+@pytest.mark.parametrize("kept", [0.5, 1.0], ids=["cut", "damaged"])
+def test_damaged_archives_are_trace_errors(tmp_path: Path, suffix: str, kept: float) -> None:
+    export = Export()
+    for number in range(100):
+        export.kernel(20 * number, 20 * number + 10, number)
+    content = export.write(tmp_path / "t.sqlite").read_bytes()
+    packed = bytearray((lzma if suffix == ".xz" else gzip).compress(content))
+    middle = len(packed) // 2
+    packed[middle : middle + 20] = b"\xff" * 20
+    path = tmp_path / f"t.sqlite{suffix}"
+    path.write_bytes(packed[: int(kept * len(packed))])
+    with pytest.raises(TraceError, match="can't be unpacked"):
+        Trace.open(path)
+
+
 def test_reading_changes_nothing_on_disk(tmp_path: Path) -> None:
     export = Export()
     export.kernel(0, 10, 1)
