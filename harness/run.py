@@ -114,7 +114,10 @@ class Run:
         except KeyboardInterrupt:
             self.record.fail(UserError("interrupted", exit_code=ExitCode.INTERRUPTED), "interrupted")
         except Exception as error:
-            self.record.fail(self._explain(error))
+            problem = self._explain(error)
+            self.record.fail(problem)
+            if problem.exit_code == ExitCode.STORAGE:
+                self._make_room()
         self.record.finished_utc = utc_now()
         self._keep()
         return self.record
@@ -201,12 +204,8 @@ class Run:
     def _explain(self, error: Exception) -> UserError:
         """Any failure as something to tell the user."""
         if self.job.disk_is_full(error):
-            for kind in ("trace", "metrics"):  # a recording that can't be used any more makes room
-                if self.record.capture[kind] is None:
-                    for path in self.folder.glob(f"{kind}.*"):
-                        path.unlink(missing_ok=True)
             return UserError(
-                f"the disk of {self.plan.outputs} is full; the run is marked as failed",
+                f"the disk of {self.plan.outputs} is full",
                 "free some space, or outputs=FOLDER on another disk",
                 ExitCode.STORAGE,
             )
@@ -215,6 +214,13 @@ class Run:
         with suppress(OSError), open(self.job.log, "a") as log:
             traceback.print_exception(error, file=log)
         return UserError(f"unexpected {type(error).__name__}: {error}", f"see {self.job.log}", ExitCode.BUG)
+
+    def _make_room(self) -> None:
+        """Delete the recordings that were not finished, which nothing can use."""
+        for kind in ("trace", "metrics"):
+            if self.record.capture[kind] is None:
+                for path in self.folder.glob(f"{kind}.*"):
+                    path.unlink(missing_ok=True)
 
     def _keep(self) -> None:
         """The record and its row, on the space that was kept for them."""

@@ -11,6 +11,10 @@ from typing import Any
 
 import pytest
 
+from harness.errors import ExitCode, UserError
+from harness.job import Job
+from harness.reanalyse import reanalyse
+from harness.report import screen
 from harness.store import Store
 from tests.harness.cli import call
 
@@ -78,6 +82,19 @@ def test_a_recording_that_is_gone(run: Path) -> None:
     done = reanalysed(run)
     assert done.returncode == 6
     assert f"{run / 'trace.sqlite'} is not there" in done.stderr and "make the run again" in done.stderr
+
+
+def test_a_full_disk_takes_no_recording(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recordings = [run / name for name in ("trace.nsys-rep", "trace.sqlite", "metrics.sqlite")]
+    for path in recordings:
+        path.touch()
+    (run / "measure.json").unlink()
+    before = (run / "run.json").read_bytes()
+    monkeypatch.setattr(Job, "disk_is_full", lambda self, error: True)
+    with pytest.raises(UserError, match="is full") as caught:
+        reanalyse(run, screen())
+    assert caught.value.exit_code == ExitCode.STORAGE
+    assert all(path.exists() for path in recordings) and (run / "run.json").read_bytes() == before
 
 
 def test_what_is_no_run_of_its_own(run: Path, tmp_path: Path) -> None:
