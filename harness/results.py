@@ -95,6 +95,8 @@ def scopes_table(arguments: argparse.Namespace) -> int:
 def rebuild(arguments: argparse.Namespace) -> int:
     """Make results.db anew from the run folders beside it, or from the given ones."""
     outputs = arguments.db.parent
+    if not outputs.is_dir():
+        raise UserError(f"there is no folder {outputs}", f"--db FOLDER/{NAME}, with the folder of the runs")
     folders = [f.resolve() for f in arguments.folders] or [
         p.parent for p in sorted(outputs.glob("*/*/run.json"))
     ]

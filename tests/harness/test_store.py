@@ -160,3 +160,9 @@ def test_a_readme_without_a_place_is_left_alone(tmp_path: Path) -> None:
 def test_no_database_is_one_message(tmp_path: Path) -> None:
     done = results(tmp_path, "list")
     assert done.returncode == ExitCode.USAGE and done.stderr.startswith("error: outputs/results.db")
+
+
+def test_no_folder_to_rebuild_from_is_one_message(tmp_path: Path) -> None:
+    done = results(tmp_path, "rebuild")
+    assert done.returncode == ExitCode.USAGE and done.stderr.startswith("error: there is no folder outputs")
+    assert not list(tmp_path.iterdir())
