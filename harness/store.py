@@ -15,6 +15,7 @@ from sqlite_utils import Database
 
 from harness.errors import ExitCode, UserError
 from harness.metrics import source_of
+from harness.plan import MEASURE_JSON, SAMPLED_JSON, TRACED_JSON
 from harness.record import Record, drop_ballast, parse_utc, utc_now
 
 NAME = "results.db"
@@ -101,7 +102,7 @@ class Store:
     def put(self, record: Record) -> None:
         """Write or replace all rows of one run, in one transaction."""
         folder = self.outputs / record.id
-        files = {"measure": "measure.json", "trace": "traced.json", "sample": "sampled.json"}
+        files = {"measure": MEASURE_JSON, "trace": TRACED_JSON, "sample": SAMPLED_JSON}
         roles = {role: _read(folder / name) for role, name in files.items()}
         recorded = (record.capture.get("recorded") or {}).get("metrics", {})
         values = [(name, value, source_of(name)) for name, value in record.metrics.items()]
