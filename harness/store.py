@@ -103,7 +103,7 @@ class Store:
         """Write or replace all rows of one run, in one transaction."""
         folder = self.outputs / record.id
         files = {"measure": MEASURE_JSON, "trace": TRACED_JSON, "sample": SAMPLED_JSON}
-        roles = {role: _read(folder / name) for role, name in files.items()}
+        roles = {role: results_left(folder / name) for role, name in files.items()}
         recorded = (record.capture.get("recorded") or {}).get("metrics", {})
         values = [(name, value, source_of(name)) for name, value in record.metrics.items()]
         values += [(name, value, "recorded") for name, value in recorded.items()]
@@ -189,7 +189,7 @@ def _alive(pid: int, started: datetime) -> bool:
         return False
 
 
-def _read(path: Path) -> dict[str, Any]:
+def results_left(path: Path) -> dict[str, Any]:
     """A child's results, or nothing if the child left none."""
     try:
         data = json.loads(path.read_text())
