@@ -132,12 +132,12 @@ class Store:
         sql = "select metric, value from metrics where run = ? and source != 'recorded'"
         return {row["metric"]: row["value"] for row in self._db.query(sql, [run])}
 
-    def newest_finished(self, **where: str) -> str | None:
-        """Id of the newest finished run with these values in its columns and its folder still there."""
+    def finished(self, **where: str) -> Iterator[dict[str, Any]]:
+        """Finished runs with these values in their columns and their folder still there, newest first."""
         condition = " and ".join(f'"{column}" = ?' for column in ("status", *where))
-        sql = f"select id from runs where {condition} order by started_utc desc, id desc"
-        found = (row["id"] for row in self._db.query(sql, ["finished", *where.values()]))
-        return next((run for run in found if (self.outputs / run / "run.json").exists()), None)
+        sql = f"select * from runs where {condition} order by started_utc desc, id desc"
+        found = self._db.query(sql, ["finished", *where.values()])
+        return (run for run in found if (self.outputs / run["id"] / "run.json").exists())
 
     def _reap(self) -> None:
         running = self._db.query(

@@ -115,6 +115,18 @@ def test_what_is_no_run_of_its_own(run: Path, tmp_path: Path) -> None:
         alive.wait()
 
 
+def test_a_run_of_another_machine_gives_tokens_to_compare_and_no_speedup(run: Path) -> None:
+    (other,) = run.parents[1].glob("fake_one/*")
+    theirs = record_of(other)
+    theirs["environment"]["machine"] = "another"
+    (other / "run.json").write_text(json.dumps(theirs))
+    done = reanalysed(run)
+    assert done.returncode == 0, done.stderr
+    after = record_of(run)
+    assert after["tokens_match"]["run"] == theirs["id"] and "speedup" not in after["metrics"]
+    assert f"no speedup: {theirs['id']} was measured on another machine (another)" in done.stdout
+
+
 @pytest.mark.slow
 def test_a_damaged_run_of_the_other_scope_is_not_compared_with(run: Path) -> None:
     (other,) = run.parents[1].glob("fake_one/*")
