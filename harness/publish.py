@@ -66,6 +66,9 @@ def publish(outputs: Path, into: Path) -> list[Path]:
     """
     if not (outputs / NAME).exists():
         raise UserError(f"{outputs / NAME} does not exist", "the outputs folder of a sweep")
+    there = into.resolve()
+    if there.is_relative_to(outputs) or outputs.is_relative_to(there):  # what is replaced may be the source
+        raise UserError(f"{there} and {outputs} are not two folders apart", "--into results/NAME")
     store = Store(outputs)
     runs = [run["id"] for run in newest_per_scope(store.runs())]
     store.close()

@@ -5,19 +5,15 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from harness import mechanisms
 from harness.environment import PROJECT
 from harness.publish import PACKED_KERNELS, PACKED_METRICS, PACKED_TRACE
 from harness.record import code_label, day
 
 FOLDER = PROJECT / "results"
-# What a configuration says beside the mechanisms that it switches on: what they work on, and how it is run.
-WHAT = ("name", "model", "audio", "max_new_tokens", "device")
-HOW = ("measure", "trace", "capture", "compare_with", "hypothesis", "outputs", "dry_run", "resume")
-_OF_HYDRA = ("defaults", "hydra")
 
 
 @dataclass(frozen=True)
@@ -42,11 +38,9 @@ def find(cfg: DictConfig) -> RecordedTrace | None:
 
     None if these were not recorded: another mechanism's gaps would say nothing about this one's.
     """
-    wanted = _mechanisms(cfg)
-    defaults = _mechanisms(OmegaConf.load(PROJECT / "conf" / "config.yaml"))
+    wanted = mechanisms.of(cfg)
     traces = sorted(FOLDER.glob(f"*/*/*/{PACKED_TRACE}"), key=lambda trace: trace.parent.name)
-    # A run from before there was a setting had what is its default now.
-    same = [t for t in traces if defaults | _mechanisms(OmegaConf.load(t.parent / "config.yaml")) == wanted]
+    same = [t for t in traces if mechanisms.of(OmegaConf.load(t.parent / "config.yaml")) == wanted]
     if not same:
         return None
     return _of(same[-1])
@@ -66,7 +60,3 @@ def _of(trace: Path) -> RecordedTrace:
     sampled, kernels = (path if path.exists() else None for path in packed)
     note = f"recorded on {', '.join(parts)}"
     return RecordedTrace(trace, note, run["model"], run["metrics"], sampled, kernels)
-
-
-def _mechanisms(cfg: Any) -> dict[str, Any]:
-    return {key: value for key, value in cfg.items() if key not in (*WHAT, *HOW, *_OF_HYDRA)}

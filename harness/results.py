@@ -15,9 +15,10 @@ from rich.table import Table
 
 from harness.errors import ExitCode, UserError
 from harness.metrics import AGREEMENT, ERROR_RATES
+from harness.plan import MEASURE_JSON
 from harness.record import Record, code_label, days
 from harness.report import screen
-from harness.store import NAME, Store
+from harness.store import NAME, Store, results_left
 from harness.verdict import shown
 
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
@@ -80,12 +81,13 @@ def scopes_table(arguments: argparse.Namespace) -> int:
     rows = [table_row(run, store.metrics(run["id"])) for run in runs]
     store.close()
     header, rows = without_empty(HEADER, rows)
+    made = "; ".join(filter(None, (origin(runs), repetitions(arguments.db.parent, runs))))
     if arguments.update:
-        replace_between_marks(arguments.update, f"{markdown(header, rows)}\n\n{origin(runs)}")
+        replace_between_marks(arguments.update, f"{markdown(header, rows)}\n\n{made}")
     elif arguments.markdown:
-        print(f"{markdown(header, rows)}\n\n{origin(runs)}")
+        print(f"{markdown(header, rows)}\n\n{made}")
     else:
-        table = Table(*header, box=SIMPLE, caption=origin(runs), caption_justify="left")
+        table = Table(*header, box=SIMPLE, caption=made, caption_justify="left")
         for row in rows:
             table.add_row(*row)
         screen().print(table)
@@ -95,6 +97,8 @@ def scopes_table(arguments: argparse.Namespace) -> int:
 def rebuild(arguments: argparse.Namespace) -> int:
     """Make results.db anew from the run folders beside it, or from the given ones."""
     outputs = arguments.db.parent
+    if not outputs.is_dir():
+        raise UserError(f"there is no folder {outputs}", f"--db FOLDER/{NAME}, with the folder of the runs")
     folders = [f.resolve() for f in arguments.folders] or [
         p.parent for p in sorted(outputs.glob("*/*/run.json"))
     ]
@@ -216,6 +220,14 @@ def origin(runs: Sequence[dict[str, Any]]) -> str:
     found = [json.loads(run["word_errors"] or "null") or {"wer": None} for run in runs]
     by = sorted({f"{f['library']}, {f['normalizer']}" for f in found if f["wer"] is not None})
     return f"{made}; word errors: {', '.join(by)}" if by else made
+
+
+def repetitions(outputs: Path, runs: Sequence[dict[str, Any]]) -> str:
+    """Of how many iterations the latencies are medians, from the runs' folders; empty if these are gone."""
+    measured = (results_left(outputs / run["id"] / MEASURE_JSON) for run in runs)
+    counts = {(len(one["iterations"]), one["warmup"]) for one in measured if "warmup" in one}
+    each = [f"{timed} iterations after {warmup} of warm-up" for timed, warmup in sorted(counts)]
+    return f"medians of {' or '.join(each)}" if each else ""
 
 
 def replace_between_marks(file: Path, text: str, begin: str = BEGIN, end: str = END) -> None:

@@ -12,7 +12,7 @@ from typing import Any, cast
 from omegaconf import OmegaConf
 from rich.console import Console
 
-from harness import digest, page, processes, report, tracing, verdict
+from harness import digest, page, processes, reference, report, tracing, verdict
 from harness.errors import ExitCode, UserError
 from harness.job import Job, results_of
 from harness.metrics import AGREEMENT, SPEEDUP
@@ -46,8 +46,8 @@ def error_of(record: Record) -> UserError | None:
 
 
 def _finished(plan: Plan, store: Store) -> Record | None:
-    found = store.newest_finished(scope=plan.scope, fingerprint=plan.fingerprint)
-    return Record.load(plan.outputs / found) if found else None
+    found = next(store.finished(scope=plan.scope, fingerprint=plan.fingerprint), None)
+    return Record.load(plan.outputs / found["id"]) if found else None
 
 
 def _start(plan: Plan, store: Store, command: list[str], overrides: list[str]) -> Record:
@@ -114,7 +114,10 @@ class Run:
         except KeyboardInterrupt:
             self.record.fail(UserError("interrupted", exit_code=ExitCode.INTERRUPTED), "interrupted")
         except Exception as error:
-            self.record.fail(self._explain(error))
+            problem = self._explain(error)
+            self.record.fail(problem)
+            if problem.exit_code == ExitCode.STORAGE:
+                self._make_room()
         self.record.finished_utc = utc_now()
         self._keep()
         return self.record
@@ -157,7 +160,7 @@ class Run:
         hypothesis = cast(dict[str, Any], OmegaConf.to_container(self.plan.config.hypothesis))
         bundled = self.record.capture["recorded"]
         scope = self.plan.config.compare_with
-        match = self._compare(scope, measured) if scope else None
+        match = self._compare(measured) if scope else None
         self.record.tokens_match = match
         self.record.verdict = verdict.judge(
             hypothesis["expect"], self.record.metrics, self.plan.device, bundled
@@ -174,39 +177,40 @@ class Run:
         shown = page.of_run(self.record, self.plan.outputs, self.job.detail, self.plan.config.compare_with)
         self.job.add([html.write(self.folder / page.PAGE, shown)])
 
-    def _compare(self, scope: str, measured: dict[str, Any]) -> dict[str, Any]:
-        """The tokens beside those of the newest run of `scope`, and how much faster they came."""
-        other = self.store.newest_finished(scope=scope, inputs=self.record.inputs)
-        if other is None:
-            why = f"no finished run of {scope} with the same model, audio, reference texts and device"
-            return verdict.not_compared(why)
+    def _compare(self, measured: dict[str, Any]) -> dict[str, Any]:
+        """The tokens beside those of the run to compare with, and how much faster they came."""
+        try:
+            other = reference.find(self.store, self.record, self.plan.config)
+        except UserError as error:
+            return verdict.not_compared(str(error))
         folder = self.plan.outputs / other
         try:
-            theirs, metrics = results_of(folder / MEASURE_JSON, folder), Record.load(folder).metrics
+            theirs, record = results_of(folder / MEASURE_JSON, folder), Record.load(folder)
         except UserError as error:
             return verdict.not_compared(f"its newest run is damaged: {error}")
         match = verdict.compare_tokens(measured["transcripts"], theirs["transcripts"], other)
         if match["agreement"] is not None:
             self.record.metrics[AGREEMENT] = match["agreement"]
-            self.record.metrics |= self._speedup(metrics, theirs["workload"])
+            self.record.metrics |= self._speedup(record, theirs["workload"].get("batch", 1))
         return match
 
-    def _speedup(self, theirs: dict[str, float], work: dict[str, Any]) -> dict[str, float]:
-        """How many times faster a token is than by the metrics of another run, whose workload is `work`."""
-        before, now = theirs.get("ms_per_token"), self.record.metrics.get("ms_per_token")
-        if work.get("batch", 1) != self.plan.config.get("batch", 1):  # a token of a batch is another thing
+    def _speedup(self, theirs: Record, batch: int) -> dict[str, float]:
+        """How many times faster a token is than in another run, which decoded `batch` windows together."""
+        before, now = (record.metrics.get("ms_per_token") for record in (theirs, self.record))
+        where = theirs.environment["machine"]
+        if where != self.record.environment["machine"]:
+            self.report.say(f"note: no speedup: {theirs.id} was measured on another machine ({where})")
+            return {}
+        if batch != self.plan.config.get("batch", 1):  # a token of a batch is another thing
+            self.report.say(f"note: no speedup: {theirs.id} was measured with batch={batch}")
             return {}
         return {SPEEDUP: before / now} if before and now else {}
 
     def _explain(self, error: Exception) -> UserError:
         """Any failure as something to tell the user."""
         if self.job.disk_is_full(error):
-            for kind in ("trace", "metrics"):  # a recording that can't be used any more makes room
-                if self.record.capture[kind] is None:
-                    for path in self.folder.glob(f"{kind}.*"):
-                        path.unlink(missing_ok=True)
             return UserError(
-                f"the disk of {self.plan.outputs} is full; the run is marked as failed",
+                f"the disk of {self.plan.outputs} is full",
                 "free some space, or outputs=FOLDER on another disk",
                 ExitCode.STORAGE,
             )
@@ -215,6 +219,13 @@ class Run:
         with suppress(OSError), open(self.job.log, "a") as log:
             traceback.print_exception(error, file=log)
         return UserError(f"unexpected {type(error).__name__}: {error}", f"see {self.job.log}", ExitCode.BUG)
+
+    def _make_room(self) -> None:
+        """Delete the recordings that were not finished, which nothing can use."""
+        for kind in ("trace", "metrics"):
+            if self.record.capture[kind] is None:
+                for path in self.folder.glob(f"{kind}.*"):
+                    path.unlink(missing_ok=True)
 
     def _keep(self) -> None:
         """The record and its row, on the space that was kept for them."""

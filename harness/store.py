@@ -15,6 +15,7 @@ from sqlite_utils import Database
 
 from harness.errors import ExitCode, UserError
 from harness.metrics import source_of
+from harness.plan import MEASURE_JSON, SAMPLED_JSON, TRACED_JSON
 from harness.record import Record, drop_ballast, parse_utc, utc_now
 
 NAME = "results.db"
@@ -101,8 +102,8 @@ class Store:
     def put(self, record: Record) -> None:
         """Write or replace all rows of one run, in one transaction."""
         folder = self.outputs / record.id
-        files = {"measure": "measure.json", "trace": "traced.json", "sample": "sampled.json"}
-        roles = {role: _read(folder / name) for role, name in files.items()}
+        files = {"measure": MEASURE_JSON, "trace": TRACED_JSON, "sample": SAMPLED_JSON}
+        roles = {role: results_left(folder / name) for role, name in files.items()}
         recorded = (record.capture.get("recorded") or {}).get("metrics", {})
         values = [(name, value, source_of(name)) for name, value in record.metrics.items()]
         values += [(name, value, "recorded") for name, value in recorded.items()]
@@ -131,12 +132,12 @@ class Store:
         sql = "select metric, value from metrics where run = ? and source != 'recorded'"
         return {row["metric"]: row["value"] for row in self._db.query(sql, [run])}
 
-    def newest_finished(self, **where: str) -> str | None:
-        """Id of the newest finished run with these values in its columns and its folder still there."""
+    def finished(self, **where: str) -> Iterator[dict[str, Any]]:
+        """Finished runs with these values in their columns and their folder still there, newest first."""
         condition = " and ".join(f'"{column}" = ?' for column in ("status", *where))
-        sql = f"select id from runs where {condition} order by started_utc desc, id desc"
-        found = (row["id"] for row in self._db.query(sql, ["finished", *where.values()]))
-        return next((run for run in found if (self.outputs / run / "run.json").exists()), None)
+        sql = f"select * from runs where {condition} order by started_utc desc, id desc"
+        found = self._db.query(sql, ["finished", *where.values()])
+        return (run for run in found if (self.outputs / run["id"] / "run.json").exists())
 
     def _reap(self) -> None:
         running = self._db.query(
@@ -188,7 +189,7 @@ def _alive(pid: int, started: datetime) -> bool:
         return False
 
 
-def _read(path: Path) -> dict[str, Any]:
+def results_left(path: Path) -> dict[str, Any]:
     """A child's results, or nothing if the child left none."""
     try:
         data = json.loads(path.read_text())

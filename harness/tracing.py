@@ -68,7 +68,7 @@ def _sample(job: Job, measured: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def _replay(job: Job) -> None:
-    """The child whose middle decode step is measured kernel by kernel; it gives no times of its own."""
+    """The child of which one early decode step is measured kernel by kernel; it gives no times of its own."""
     if not (command := job.plan.replay_command(job.folder)):
         return
     job.record.capture["replay_command"] = command

@@ -18,7 +18,7 @@ into=${INTO:-results/h200}
 python=${PYTHON:-.venv/bin/python}
 outputs=${OUTPUTS:-}
 [[ -n $outputs ]] || { outputs=$(mktemp -d) && trap 'rm -rf "$outputs"' EXIT; }
-common=(model=whisper_small_random audio=harbour measure.iterations=20)
+common=(model=whisper_small_random audio=harbour measure.iterations=15 trace.warmup=2)
 failed=()
 
 # A failing step is reported at the end; the others still run.

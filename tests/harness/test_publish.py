@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from harness.errors import UserError
+from harness.publish import publish
 from harness.store import Store
 from tests.harness.cli import ROOT, Command, call
 
@@ -120,9 +122,18 @@ def test_what_can_not_be_compared_stays_and_is_left_out_of_the_page(
 
 
 def test_a_folder_without_runs_is_one_message(tmp_path: Path) -> None:
-    done = published(tmp_path, tmp_path / "into")
+    outputs = tmp_path / "outputs"
+    done = published(outputs, tmp_path / "into")
     assert done.returncode == 2 and "results.db does not exist" in done.stderr
-    Store(tmp_path).close()
-    done = published(tmp_path, tmp_path / "into")
+    Store(outputs).close()
+    done = published(outputs, tmp_path / "into")
     assert done.returncode == 2 and "has no finished run" in done.stderr
     assert not (tmp_path / "into").exists()
+
+
+@pytest.mark.parametrize("into", ["outputs", "outputs/fake_one", "."])
+def test_a_folder_is_not_published_into_itself(outputs: Path, tmp_path: Path, into: str) -> None:
+    before = {path: path.read_bytes() for path in outputs.rglob("*") if path.is_file()}
+    with pytest.raises(UserError, match="not two folders apart"):
+        publish(outputs, tmp_path / into)
+    assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}

@@ -11,6 +11,10 @@ from typing import Any
 
 import pytest
 
+from harness.errors import ExitCode, UserError
+from harness.job import Job
+from harness.reanalyse import reanalyse
+from harness.report import screen
 from harness.store import Store
 from tests.harness.cli import call
 
@@ -80,6 +84,19 @@ def test_a_recording_that_is_gone(run: Path) -> None:
     assert f"{run / 'trace.sqlite'} is not there" in done.stderr and "make the run again" in done.stderr
 
 
+def test_a_full_disk_takes_no_recording(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recordings = [run / name for name in ("trace.nsys-rep", "trace.sqlite", "metrics.sqlite")]
+    for path in recordings:
+        path.touch()
+    (run / "measure.json").unlink()
+    before = (run / "run.json").read_bytes()
+    monkeypatch.setattr(Job, "disk_is_full", lambda self, error: True)
+    with pytest.raises(UserError, match="is full") as caught:
+        reanalyse(run, screen())
+    assert caught.value.exit_code == ExitCode.STORAGE
+    assert all(path.exists() for path in recordings) and (run / "run.json").read_bytes() == before
+
+
 def test_what_is_no_run_of_its_own(run: Path, tmp_path: Path) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
@@ -96,6 +113,18 @@ def test_what_is_no_run_of_its_own(run: Path, tmp_path: Path) -> None:
     finally:
         alive.kill()
         alive.wait()
+
+
+def test_a_run_of_another_machine_gives_tokens_to_compare_and_no_speedup(run: Path) -> None:
+    (other,) = run.parents[1].glob("fake_one/*")
+    theirs = record_of(other)
+    theirs["environment"]["machine"] = "another"
+    (other / "run.json").write_text(json.dumps(theirs))
+    done = reanalysed(run)
+    assert done.returncode == 0, done.stderr
+    after = record_of(run)
+    assert after["tokens_match"]["run"] == theirs["id"] and "speedup" not in after["metrics"]
+    assert f"no speedup: {theirs['id']} was measured on another machine (another)" in done.stdout
 
 
 @pytest.mark.slow

@@ -145,8 +145,19 @@ def test_the_table_goes_into_a_readme(outputs: Path) -> None:
     assert text.startswith("before\n") and text.endswith("after\n") and "old" not in text
     assert text.index("| fake_one |") < text.index("| fake_two |")
     assert "reference" in text and "identical" in text and "bundled" in text
+    assert text.endswith("; medians of 3 iterations after 1 of warm-up\n<!-- results:end -->\nafter\n")
     assert results(outputs.parent, "table", "--update", "README.md").returncode == 0
     assert readme.read_text() == text
+
+
+def test_the_table_says_where_runs_were_repeated_differently_or_is_silent(outputs: Path) -> None:
+    (one,), (two,) = outputs.glob("fake_one/*/measure.json"), outputs.glob("fake_two/*/measure.json")
+    write_json(one, json.loads(one.read_text()) | {"warmup": 5})
+    shown = "medians of 3 iterations after 1 of warm-up or 3 iterations after 5 of warm-up"
+    assert shown in results(outputs.parent, "table", "--markdown").stdout
+    for path in (one, two):
+        path.unlink()
+    assert "medians" not in results(outputs.parent, "table", "--markdown").stdout
 
 
 def test_a_readme_without_a_place_is_left_alone(tmp_path: Path) -> None:
@@ -160,3 +171,9 @@ def test_a_readme_without_a_place_is_left_alone(tmp_path: Path) -> None:
 def test_no_database_is_one_message(tmp_path: Path) -> None:
     done = results(tmp_path, "list")
     assert done.returncode == ExitCode.USAGE and done.stderr.startswith("error: outputs/results.db")
+
+
+def test_no_folder_to_rebuild_from_is_one_message(tmp_path: Path) -> None:
+    done = results(tmp_path, "rebuild")
+    assert done.returncode == ExitCode.USAGE and done.stderr.startswith("error: there is no folder outputs")
+    assert not list(tmp_path.iterdir())
