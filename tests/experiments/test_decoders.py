@@ -124,6 +124,7 @@ def test_margins_say_how_far_the_second_choice_was(baseline: Transcription) -> N
         (["graphs.how=manual", "decoder=generate"], "decoder=static"),
         (["attention=flash", "decoder=static"], "attention=sdpa"),
         (["attention=flash", "decoder=fused"], "attention=sdpa"),
+        (["attention=eager", "decoder=fused"], "attention=sdpa, or decoder=static"),
         (["graphs.how=compile", "decoder=fused", "attention=sdpa"], "graphs.how=manual"),
         (["quantize=float8", "decoder=fused", "attention=sdpa"], "quantize=int8"),
         (["loop=device", "decoder=static"], "graphs.how=manual"),
