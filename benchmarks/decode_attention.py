@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
-from benchmarks.replays import BANDWIDTH_BPS, Replays, run
+from benchmarks.replays import BANDWIDTH_BPS, median_us, run
 from harness.results import markdown
 
 HEADS, HEAD = 12, 64
@@ -39,7 +39,7 @@ def floor_us(rows: int, own: bool) -> float:
     return rows * HEADS * (POSITION + 1 if own else CROSS_LENGTH) * HEAD * 2 * 2 / BANDWIDTH_BPS * 1e6
 
 
-def measure(rows: int, own: bool, replays: Replays) -> Row:
+def measure(rows: int, own: bool) -> Row:
     import torch
 
     from experiments.attention import kernels
@@ -63,7 +63,7 @@ def measure(rows: int, own: bool, replays: Replays) -> Row:
 
     with kernels("sdpa", "cuda"):
         times = {
-            how: replays.median_us(partial(body, attention(how, HEADS, HEAD, torch.float16)), len(caches))
+            how: median_us(partial(body, attention(how, HEADS, HEAD, torch.float16)), len(caches))
             for how in ("kernel", "sdpa")
         }
     return Row(rows, own, floor_us(rows, own), times["kernel"], times["sdpa"])
@@ -96,8 +96,7 @@ def table(found: list[Row]) -> str:
 
 def report(_: argparse.Namespace) -> tuple[str, dict[str, Any]]:
     """The figures as text and as JSON."""
-    replays = Replays()
-    found = [measure(rows, own, replays) for own in (True, False) for rows in ROWS]
+    found = [measure(rows, own) for own in (True, False) for rows in ROWS]
     return table(found), {"rows": [asdict(row) for row in found]}
 
 

@@ -17,7 +17,7 @@ import torch
 from transformers import WhisperConfig
 from transformers.models.whisper.modeling_whisper import WhisperDecoder
 
-from benchmarks.replays import Replays, run
+from benchmarks.replays import median_us, run
 from experiments import floor, quantize
 from experiments.fused_decoder import FusedDecoder, pack
 from experiments.static_decoder import StaticDecoder
@@ -40,7 +40,6 @@ def measure() -> list[dict[str, Any]]:
     torch.manual_seed(0)
     decoder = WhisperDecoder(config).cuda().half().eval()
     rows: list[dict[str, Any]] = []
-    replays = Replays()
     history = torch.randint(50000, (1, LENGTH), device="cuda")
     for how, weight_bytes in (("none", 2), ("int8", 1)):
         static = StaticDecoder(decoder, "sdpa", 1, LENGTH)
@@ -60,7 +59,7 @@ def measure() -> list[dict[str, Any]]:
         bodies += [(f"vocabulary, {name}", 1, last, weights.vocabulary.nbytes / peak_bps * 1e6)]
         for step, queries, logits, floor_us in bodies:
             places = torch.arange(PLACE, PLACE + queries, device="cuda")[None]
-            found = replays.median_us(partial(logits, history, places), warmup=20, replays=REPLAYS)
+            found = median_us(partial(logits, history, places), warmup=20, replays=REPLAYS)
             rows.append({"step": step, "queries": queries, "median_us": found, "floor_us": floor_us})
     return rows
 

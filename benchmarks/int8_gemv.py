@@ -17,7 +17,8 @@ import torch
 import torch.nn.functional as F
 from torchao.quantization import Int8Tensor, PerRow
 
-from benchmarks.replays import BANDWIDTH_BPS, Replays, run
+from benchmarks import replays
+from benchmarks.replays import BANDWIDTH_BPS, run
 from harness.results import markdown
 from kernels import int8_gemv
 from kernels.int8_gemv import MAX_ROWS, Plan
@@ -79,7 +80,7 @@ class Layer:
         return lambda i: F.linear(self.x, weights[i % len(weights)], self.bias)
 
 
-def times_us(call: Callable[[int], object], copies: int, replays: Replays) -> list[float]:
+def times_us(call: Callable[[int], object], copies: int) -> list[float]:
     """µs per call of each replay."""
     calls = max(LEAST_CALLS, copies)
 
@@ -103,7 +104,6 @@ def other_plans(n: int, k: int) -> list[Plan]:
 
 def measured(rows: Sequence[int], sweep: bool) -> list[Result]:
     """All ways of all layers, printed as they come."""
-    replays = Replays()
     results = []
     for name, (n, k) in LAYERS.items():
         for m in rows:
@@ -117,7 +117,7 @@ def measured(rows: Sequence[int], sweep: bool) -> list[Result]:
             if sweep:
                 ways |= {f"ours, {p.split}/{p.warps}/{p.steps}": layer.ours(p) for p in other_plans(n, k)}
             for way, call in ways.items():
-                times = times_us(call, len(layer.wide), replays)
+                times = times_us(call, len(layer.wide))
                 results.append(Result(name, m, (n, k), way, floor_us(m, n, k), times))
                 print(f"{name}, {m} rows, {way}: {results[-1].median_us:.2f} µs", file=sys.stderr, flush=True)
     return results

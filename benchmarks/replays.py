@@ -18,38 +18,32 @@ BANDWIDTH_BPS = 4.3e12  # what reading reaches on an H200, as measured
 WARMUP, REPLAYS = 3, 20
 
 
-class Replays:
-    """Times bodies, each captured into a graph of its own. The graphs are kept: after one that torch 2.11
-    destroyed, another could not always be captured."""
+def times_us(
+    body: Callable[[], object], calls: int = 1, warmup: int = WARMUP, replays: int = REPLAYS
+) -> list[float]:
+    """µs per call of each of `replays` replays, one close behind the other, of a body of `calls`
+    calls, which is captured here; the gaps between its kernels count.
+    """
+    import torch
 
-    def __init__(self) -> None:
-        self._kept: list[object] = []
+    from experiments.graphs import capture
 
-    def times_us(
-        self, body: Callable[[], object], calls: int = 1, warmup: int = WARMUP, replays: int = REPLAYS
-    ) -> list[float]:
-        """µs per call of each of `replays` replays, one close behind the other, of a body of `calls` calls;
-        the gaps between its kernels count."""
-        import torch
+    graph = capture(body)
+    for _ in range(warmup):
+        graph.replay()
+    stamps = [torch.cuda.Event(enable_timing=True) for _ in range(replays + 1)]
+    torch.cuda.synchronize()
+    stamps[0].record()
+    for stamp in stamps[1:]:
+        graph.replay()
+        stamp.record()
+    torch.cuda.synchronize()
+    return [begin.elapsed_time(end) * 1e3 / calls for begin, end in pairwise(stamps)]
 
-        from experiments.graphs import capture
 
-        graph = capture(body)
-        self._kept.append((graph, body))
-        for _ in range(warmup):
-            graph.replay()
-        stamps = [torch.cuda.Event(enable_timing=True) for _ in range(replays + 1)]
-        torch.cuda.synchronize()
-        stamps[0].record()
-        for stamp in stamps[1:]:
-            graph.replay()
-            stamp.record()
-        torch.cuda.synchronize()
-        return [begin.elapsed_time(end) * 1e3 / calls for begin, end in pairwise(stamps)]
-
-    def median_us(self, body: Callable[[], object], calls: int = 1, **repeats: int) -> float:
-        """The median of `times_us`."""
-        return median(self.times_us(body, calls, **repeats))
+def median_us(body: Callable[[], object], calls: int = 1, **repeats: int) -> float:
+    """The median of `times_us`."""
+    return median(times_us(body, calls, **repeats))
 
 
 def run(

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.replays import BANDWIDTH_BPS, Replays, run
+from benchmarks.replays import BANDWIDTH_BPS, median_us, run
 
 if TYPE_CHECKING:
     import torch
@@ -91,17 +91,17 @@ class Case:
         return self.logits.numel() * self.logits.element_size() + self.rules.banned.numel()
 
 
-def chain_us(bodies: list[Callable[[], None]], replays: Replays) -> float:
+def chain_us(bodies: list[Callable[[], None]]) -> float:
     """Time of one of `bodies`, which are captured one after another into one graph."""
 
     def all_of_them() -> None:
         for body in bodies:
             body()
 
-    return replays.median_us(all_of_them, len(bodies))
+    return median_us(all_of_them, len(bodies))
 
 
-def measure(rows: int, k: int, timestamps: bool, replays: Replays) -> Row:
+def measure(rows: int, k: int, timestamps: bool) -> Row:
     """All figures of one case."""
     import torch
 
@@ -114,15 +114,15 @@ def measure(rows: int, k: int, timestamps: bool, replays: Replays) -> Row:
         rows,
         k,
         case.bytes_read() / BANDWIDTH_BPS * 1e6,
-        chain_us([case.fused] * WARM_COPIES, replays),
-        chain_us([one.fused for one in cases], replays),
-        chain_us([lambda: case.fused(dependent=True)] * WARM_COPIES, replays),
-        chain_us([case.unfused] * WARM_COPIES, replays),
-        chain_us([one.unfused for one in cases], replays),
+        chain_us([case.fused] * WARM_COPIES),
+        chain_us([one.fused for one in cases]),
+        chain_us([lambda: case.fused(dependent=True)] * WARM_COPIES),
+        chain_us([case.unfused] * WARM_COPIES),
+        chain_us([one.unfused for one in cases]),
     )
 
 
-def accept_us(queries: int, replays: Replays) -> float:
+def accept_us(queries: int) -> float:
     """Time of one acceptance, warm. The row soon is at its limit: then as much is read, and less written."""
     import torch
 
@@ -142,7 +142,7 @@ def accept_us(queries: int, replays: Replays) -> float:
         "rounds": filled(0, 1),
         "score": filled(0, 1, dtype=torch.float32),
     }
-    return chain_us([lambda: accept(**state, end=END)] * WARM_COPIES, replays)
+    return chain_us([lambda: accept(**state, end=END)] * WARM_COPIES)
 
 
 def table(found: list[Row]) -> str:
@@ -164,14 +164,8 @@ def table(found: list[Row]) -> str:
 
 def report(_: argparse.Namespace) -> tuple[str, dict[str, Any]]:
     """The figures as text and as JSON."""
-    replays = Replays()
-    found = [
-        measure(rows, k, timestamps, replays)
-        for timestamps in (False, True)
-        for rows in (1, 5)
-        for k in (1, 8)
-    ]
-    accepts = {queries: accept_us(queries, replays) for queries in (1, 5)}
+    found = [measure(rows, k, timestamps) for timestamps in (False, True) for rows in (1, 5) for k in (1, 8)]
+    accepts = {queries: accept_us(queries) for queries in (1, 5)}
     said = ", ".join(f"Q={queries} {us:.2f}" for queries, us in accepts.items())
     text = f"V={VOCABULARY}, float16, µs\n\n{table(found)}\n\naccept: {said}"
     return text, {"vocabulary": VOCABULARY, "rows": [asdict(row) for row in found], "accept_us": accepts}

@@ -89,7 +89,8 @@ class Options:
     topk: how a token is chosen: the `argmax` of what isn't suppressed; under all of Whisper's rules, with its
         log-probability, by operations of `torch`; or the same by one `fused` kernel.
     encoder: `eager`, `manual` (captured) or `compile` (compiled and captured).
-    quantize: the decoder's weights: `none`, `int8`, `int8_dynamic` (activations, too) or `float8`.
+    quantize: the decoder's weights, not those of a draft: `none`, `int8`, `int8_dynamic` (activations, too)
+        or `float8`.
     """
 
     attention: str = "eager"
@@ -183,6 +184,12 @@ def _refuse(options: Options) -> None:
 
 
 def _refuse_with_fused(options: Options) -> None:
+    if options.attention == "eager":
+        raise UserError(
+            "attention=eager can't be combined with decoder=fused: the decoder's kernels attend in their own "
+            "way, so that it would only be the encoder's",
+            "attention=sdpa, or decoder=static",
+        )
     if options.graphs == "compile":
         raise UserError(
             "graphs.how=compile can't be combined with decoder=fused: its kernels leave nothing to compile",

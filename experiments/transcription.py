@@ -65,6 +65,19 @@ def _model_inputs(model: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
+def stand_ins(options: Options, device: str) -> list[str]:
+    """What of `options`, which are not of decoder=generate, this machine can't do, as sentences, and what
+    happens instead."""
+    if device == "cpu":
+        return options.without_gpu()
+    from kernels import accept
+
+    if obstacle := accept.obstacle():
+        instead = "torch's operations, some forty launches a round, accept tokens in place of one kernel"
+        return [f"{obstacle}: {instead} (same tokens)"]
+    return []
+
+
 def build(cfg: Mapping[str, Any], device: str) -> Transcription:
     """The workload on `device` (`cuda` or `cpu`), model loaded and graphs captured."""
     return Transcription(cfg, device)
@@ -111,8 +124,7 @@ class Transcription:
         from experiments.draft import draft_of
         from experiments.static_loop import StaticLoop
 
-        if self._device == "cpu":
-            self._notes += options.without_gpu()
+        self._notes += stand_ins(options, self._device)
         draft = draft_of(loaded.model, model) if options.speculate.drafts else None
         loop = StaticLoop(loaded, options, self._device, draft)
         if options.speculate.how != "scripted":

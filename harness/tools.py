@@ -12,7 +12,11 @@ from pathlib import Path
 from harness.errors import ExitCode, UserError
 
 NVCC_PLACES = ("/usr/local/cuda/bin/nvcc", "/usr/local/cuda-*/bin/nvcc")
-NVCC_HINT = "install the CUDA toolkit, or decoder=generate, which needs no kernel of this project"
+NVCC_HINT = (
+    "install the CUDA toolkit, or set NVCC=/path/to/nvcc; without it a GPU runs the scopes baseline, flash "
+    "and cuda_graphs, but no topk=fused, loop=device, attention=kernel, decoder=fused, quantize=int8 or "
+    "int8_dynamic"
+)
 PATIENCE_S = 60  # for calls that answer at once where the tool is healthy
 
 

@@ -72,11 +72,17 @@ def accept(
     end token and at limit. Other rows stay as they are. Drafts that failed stay behind position and are
     overwritten later: nothing else has to be rolled back. Greedy decoding is Q = 1.
 
-    pdl: programmatic dependent launch, see `fused_topk`. Raises ValueError for tensors that don't fit,
-    UserError without nvcc.
+    pdl: programmatic dependent launch, see `fused_topk`. Raises ValueError for tensors that don't fit. On
+    CUDA one launch, or `reference` where the kernel has an `obstacle`.
     """
     _check(history, position, chosen, logprobs, limit, running, any_running, rounds, score)
     reference(history, position, chosen, logprobs, limit, end, running, any_running, rounds, score)
+
+
+def obstacle() -> str | None:
+    """Why the kernel can't be had for the current GPU, or None if it can: every captured round accepts, also
+    those of scopes without another kernel of this project, and these need no nvcc."""
+    return build.obstacle(SOURCE)
 
 
 @accept.register_fake
@@ -113,6 +119,9 @@ def _(
     _check(*tensors)
     state = _State(*(tensor.data_ptr() for tensor in tensors), end, *history.shape, chosen.shape[1])
     with torch.cuda.device(history.device):
+        if obstacle():
+            reference(history, position, chosen, logprobs, limit, end, running, any_running, rounds, score)
+            return
         stream = ctypes.c_void_p(torch.cuda.current_stream().cuda_stream)
         build.check(build.library(SOURCE).accept_drafts(ctypes.byref(state), int(pdl), stream), "accept")
 

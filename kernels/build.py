@@ -21,9 +21,11 @@ from harness.errors import ExitCode, UserError
 KERNELS = Path(__file__).parent
 FLAGS = ("-O3", "-std=c++17", "-lineinfo", "--compiler-options=-fPIC", "--shared", "-rdc=true", "-lcudadevrt")
 TIMEOUT_S = 300  # many times what the largest takes
+LEAST = 80  # compute capability, without the dot
+_WITHOUT_KERNELS = "decoder=static attention=sdpa topk=torch loop=host quantize=none"
 
 
-def library(source: Path, defines: Mapping[str, int | str] | None = None, least: int = 80) -> ctypes.CDLL:
+def library(source: Path, defines: Mapping[str, int | str] | None = None, least: int = LEAST) -> ctypes.CDLL:
     """The library of `source`, a .cu file, for the current GPU; `defines` become its macros.
 
     Compiled once per content of the sources, defines, GPU architecture and compiler. least: the compute
@@ -31,15 +33,18 @@ def library(source: Path, defines: Mapping[str, int | str] | None = None, least:
     without nvcc, or with the compiler's message if it fails or takes too long.
     """
     architecture = _architecture()
-    found = int(architecture.rstrip("a"))
-    if found < least:
+    if problem := _too_old(source, architecture, least):
         raise UserError(
-            f"{source.name} needs a GPU of compute capability {least / 10} or later; this one has "
-            f"{found / 10}",
-            "decoder=static attention=sdpa topk=torch, which need none of its instructions",
+            problem,
+            f"the scope cuda_graphs, or {_WITHOUT_KERNELS}, which need none of its instructions",
             ExitCode.MACHINE,
         )
     return _load(source, tuple(sorted((defines or {}).items())), architecture)
+
+
+def obstacle(source: Path, least: int = LEAST) -> str | None:
+    """Why there can't be a `library` of `source` here, but for what the compiler finds; None if there can."""
+    return _too_old(source, _architecture(), least) or _no_compiler()
 
 
 def command(source: Path, output: Path, defines: Mapping[str, int | str], architecture: str) -> list[str]:
@@ -113,8 +118,24 @@ def _nvcc() -> str:
 
 
 @cache
+def _no_compiler() -> str | None:
+    try:
+        _nvcc()
+    except UserError as problem:
+        return str(problem)
+    return None
+
+
+@cache
 def _version(nvcc: str) -> str:
     return subprocess.run([nvcc, "--version"], capture_output=True, text=True).stdout
+
+
+def _too_old(source: Path, architecture: str, least: int) -> str | None:
+    found = int(architecture.rstrip("a"))
+    if found >= least:
+        return None
+    return f"{source.name} needs a GPU of compute capability {least / 10} or later; this one has {found / 10}"
 
 
 def _architecture() -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,20 @@ def real_nsys() -> Path:
             pytest.fail(f"HARNESS_REQUIRE_NSYS is set, and {error}")
         pytest.skip(f"NOT TESTED with a real nsys: {error}")
     return found
+
+
+@pytest.fixture
+def no_nvcc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No nvcc for the kernels that aren't loaded yet, whatever was found before."""
+    from kernels import build
+
+    known = (build._nvcc, build._no_compiler)
+    monkeypatch.setenv("NVCC", "/nowhere/nvcc")
+    for answer in known:
+        answer.cache_clear()
+    yield
+    for answer in known:
+        answer.cache_clear()
 
 
 @pytest.fixture(scope="session")

@@ -27,10 +27,10 @@ SMOOTHED = 7  # frames, odd
 class Aligner:
     """Adds `alignment` and `probabilities` to what was decoded.
 
-    Which heads align is in a checkpoint's generation config (`alignment_heads`). For one without, such as the
-    bundled one, all heads of the upper half of the layers are taken, as openai-whisper does. With them half
-    of the held-out sentences begin within 0.04 s of the bundled model's own timestamps, nine in ten within
-    0.26 s.
+    Which heads align is in a checkpoint's generation config (`alignment_heads`); a distilled one may have
+    those of its teacher, which it lacks in part. For one without, such as the bundled one, all heads of the
+    upper half of the layers are taken, as openai-whisper does. With them half of the held-out sentences begin
+    within 0.04 s of the bundled model's own timestamps, nine in ten within 0.26 s.
     """
 
     def __init__(self, loaded: LoadedModel) -> None:
@@ -38,10 +38,11 @@ class Aligner:
         self._decoder = loaded.model.get_decoder()
         config = loaded.model.config
         layers, self._heads = config.decoder_layers, config.decoder_attention_heads
-        known = getattr(loaded.model.generation_config, "alignment_heads", None)
+        known = getattr(loaded.model.generation_config, "alignment_heads", None) or []
+        there = [(layer, head) for layer, head in known if layer < layers and head < self._heads]
         upper = [(layer, head) for layer in range(layers // 2, layers) for head in range(self._heads)]
         self._aligning: dict[int, list[int]] = {}
-        for layer, head in known or upper:
+        for layer, head in there or upper:
             self._aligning.setdefault(layer, []).append(head)
 
     def aligned(

@@ -15,9 +15,10 @@ from experiments import models
 from experiments.generate import GenerateDecoder
 from experiments.options import Options
 from experiments.static_loop import StaticLoop
-from experiments.transcription import Transcription, build
+from experiments.transcription import Transcription, build, stand_ins
 from harness.errors import UserError
 from harness.phases import PhaseClock
+from kernels import accept
 from tests.experiments.conftest import ROOT
 
 COMBINATIONS = [
@@ -123,6 +124,7 @@ def test_margins_say_how_far_the_second_choice_was(baseline: Transcription) -> N
         (["graphs.how=manual", "decoder=generate"], "decoder=static"),
         (["attention=flash", "decoder=static"], "attention=sdpa"),
         (["attention=flash", "decoder=fused"], "attention=sdpa"),
+        (["attention=eager", "decoder=fused"], "attention=sdpa, or decoder=static"),
         (["graphs.how=compile", "decoder=fused", "attention=sdpa"], "graphs.how=manual"),
         (["quantize=float8", "decoder=fused", "attention=sdpa"], "quantize=int8"),
         (["loop=device", "decoder=static"], "graphs.how=manual"),
@@ -197,6 +199,30 @@ def test_the_device_repeats_rounds_as_the_host_does(
 ) -> None:
     expected = on_gpu(configure, *mechanisms)
     assert on_gpu(configure, *mechanisms, "loop=device") == expected
+
+
+def test_without_nvcc_a_note_says_who_accepts(monkeypatch: pytest.MonkeyPatch) -> None:
+    for obstacle, said in (("no nvcc", ["no nvcc: torch's operations"]), (None, [])):
+        monkeypatch.setattr(accept, "obstacle", lambda obstacle=obstacle: obstacle)
+        notes = stand_ins(Options("sdpa", "static", "manual"), "cuda")
+        assert [note[: len(begin)] for note, begin in zip(notes, said, strict=True)] == said
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(
+    "mechanisms",
+    [(), ("batch=2",), ("topk=torch", "speculate.how=scripted", "speculate.acceptance=0.8")],
+    ids=" ".join,
+)
+def test_without_nvcc_torch_accepts_the_same_tokens(
+    mechanisms: tuple[str, ...], configure: Callable[..., DictConfig], request: pytest.FixtureRequest
+) -> None:
+    assert accept.obstacle() is None
+    expected = on_gpu(configure, *mechanisms)
+    request.getfixturevalue("no_nvcc")
+    (note,) = stand_ins(Options("sdpa", "static", "manual"), "cuda")
+    assert "NVCC=/nowhere" in note
+    assert on_gpu(configure, *mechanisms) == expected
 
 
 @pytest.mark.gpu

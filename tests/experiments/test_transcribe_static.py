@@ -9,6 +9,7 @@ import torch
 from experiments import audio, models
 from experiments.models import LoadedModel
 from experiments.options import Options
+from experiments.transcribe.alignment import Aligner
 from experiments.transcribe.decoding import Decoded, Window, WindowDecoder
 from experiments.transcribe.sampling import gumbel
 from experiments.transcribe.static import StaticWindowDecoder
@@ -108,6 +109,32 @@ def test_each_text_token_is_aligned(loaded: LoadedModel, windows: list[Window]) 
         assert np.isfinite(decoded.alignment).all()
         assert ((decoded.probabilities >= 0) & (decoded.probabilities <= 1)).all()
     assert np.mean(decode(decoder, windows[:1])[0].probabilities) > 0.8
+
+
+@pytest.mark.parametrize(
+    ("heads", "aligning"),
+    [
+        ([[2, 1], [3, 0], [3, 3]], {2: [1], 3: [0, 3]}),
+        ([[2, 1], [4, 0], [3, 4], [11, 6]], {2: [1]}),
+        ([[7, 0], [10, 17]], {2: [0, 1, 2, 3], 3: [0, 1, 2, 3]}),
+        (None, {2: [0, 1, 2, 3], 3: [0, 1, 2, 3]}),
+    ],
+    ids=["its own", "partly its teacher's", "its teacher's", "none"],
+)
+@torch.inference_mode()
+def test_only_heads_that_the_decoder_has_align(
+    heads: list[list[int]] | None,
+    aligning: dict[int, list[int]],
+    loaded: LoadedModel,
+    windows: list[Window],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(loaded.model.generation_config, "alignment_heads", heads, raising=False)
+    aligner = Aligner(loaded)
+    assert aligner._aligning == aligning
+    encoded = torch.zeros(1, loaded.model.config.max_source_positions, loaded.model.config.d_model)
+    (found,) = aligner.aligned(encoded, windows[:1], [Decoded((5, 6), -0.1, 0.0)])
+    assert found.alignment is not None and found.alignment.shape[0] == 3
 
 
 def test_a_model_of_random_weights_gives_exactly_as_many_tokens_as_it_is_told() -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from typing import Any
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kernels import build
 from kernels.accept import accept, reference
 
 END, LENGTH = 3, 10
@@ -114,6 +117,16 @@ def test_the_reference_compiles_as_one_graph() -> None:
     state, _ = greedy([1], limit=9)
     arguments = state | {"chosen": torch.tensor([[2, 1]]), "logprobs": torch.full((1, 2), -1.0)}
     torch.compile(reference, fullgraph=True, backend="aot_eager")(**arguments, end=END)
+    assert state["history"][0, :3].tolist() == [0, 1, 2] and state["position"].item() == 2
+
+
+def test_where_the_kernel_cannot_be_built_torch_accepts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext())
+    monkeypatch.setattr(build, "obstacle", lambda source: f"{source.name} needs nvcc")
+    monkeypatch.setattr(build, "library", lambda *_: pytest.fail("built"))
+    state, _ = greedy([1], limit=9)
+    arguments = state | {"chosen": torch.tensor([[2, 1]]), "logprobs": torch.full((1, 2), -1.0)}
+    accept._backend_fns["cuda"](**arguments, end=END, pdl=True)
     assert state["history"][0, :3].tolist() == [0, 1, 2] and state["position"].item() == 2
 
 

@@ -70,7 +70,7 @@ def test_a_call_takes_its_share_of_each_replay(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr("experiments.graphs.capture", lambda body: graph)
     monkeypatch.setattr(torch.cuda, "Event", Event)
     monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
-    assert replays.Replays().times_us(lambda: None, calls=4, warmup=2, replays=3) == [250, 500, 750]
+    assert replays.times_us(lambda: None, calls=4, warmup=2, replays=3) == [250, 500, 750]
     assert len(replayed) == 5, "warm-up is not timed"
 
 

@@ -12,12 +12,17 @@ from transformers import WhisperConfig, WhisperForConditionalGeneration
 
 from experiments import quantize
 from experiments.static_decoder import StaticDecoder
+from harness.errors import UserError
 from kernels import decoder_step
-from kernels.decoder_step import CLUSTER, HEAD, Layer, Matrix
+from kernels.decoder_step import CLUSTER, HEAD, DecoderStep, Layer, Matrix
+from tests.kernels.emulator import emulated
+from tests.kernels.emulator.compiling import missing
 
+needs_gxx = pytest.mark.skipif(missing() is not None, reason=str(missing()))
 SMALL = {"d_model": 768, "heads": 12, "mlp": 3072, "vocabulary": 51865, "layers": 3}
 BUNDLED = {"d_model": 256, "heads": 4, "mlp": 352, "vocabulary": 2790, "layers": 4}
 TINY = {"d_model": 384, "heads": 6, "mlp": 1536, "vocabulary": 1001, "layers": 2}
+LARGE = {"d_model": 1280, "heads": 20, "mlp": 5120, "vocabulary": 1001, "layers": 1}
 
 
 def matrix(rows: int, columns: int, dtype: torch.dtype = torch.float16) -> Matrix:
@@ -77,12 +82,51 @@ def test_what_the_kernels_cannot_do_has_a_reason(shape: tuple[int, int, int], na
 
 @pytest.mark.parametrize("multiprocessors", [7, 16, 78, 114, 132])
 @pytest.mark.parametrize("element_bytes", [1, 2])
-def test_every_size_of_whisper_fits_into_a_block(multiprocessors: int, element_bytes: int) -> None:
+def test_a_block_has_no_more_units_than_threads_for_them(multiprocessors: int, element_bytes: int) -> None:
     for width, heads in [(384, 6), (512, 8), (768, 12), (1024, 16), (1280, 20)]:
         assert decoder_step.obstacle(width, heads, 4 * width) is None
         units = decoder_step._units(4 * width, width, element_bytes, multiprocessors)
         assert units % 8 == 0 and 8 <= units <= 32, "a thread has one sum, of a query and a unit"
-        assert 2 * units * width * element_bytes < decoder_step.SHARED_BYTES
+
+
+def step_of_width(width: int, dtype: torch.dtype, queries: int) -> DecoderStep:
+    """A step of one layer in the emulator, with caches of Whisper's sizes. Of few multiprocessors: then a
+    block has the most hidden units."""
+    layer = Layer(
+        qkv=zeros(3 * width, width, dtype),
+        self_out=zeros(width, width, dtype),
+        query=zeros(width, width, dtype),
+        cross_out=zeros(width, width, dtype),
+        mlp_in=zeros(4 * width, width, dtype),
+        mlp_out=zeros(width, 4 * width, dtype),
+        norms=torch.zeros(3, 2, width),
+    )
+    half = torch.zeros(8, width, dtype=torch.float16)
+    caches = (torch.zeros(1, 2, 1, width // HEAD, length, HEAD) for length in (448, 1500))
+    with emulated(multiprocessors=7):
+        weights = decoder_step.pack([layer], zeros(8, width, dtype), torch.zeros(2, width), half, half, 7)
+        return DecoderStep(weights, *caches, queries)
+
+
+def zeros(rows: int, columns: int, dtype: torch.dtype) -> Matrix:
+    return Matrix(torch.zeros(rows, columns, dtype=dtype), torch.zeros(rows), torch.zeros(rows))
+
+
+@needs_gxx
+@pytest.mark.parametrize("dtype", [torch.float16, torch.int8])
+@pytest.mark.parametrize("queries", [1, 8])
+@pytest.mark.parametrize("width", [384, 512, 768, 1024, 1280])
+def test_every_size_of_whisper_fits_into_a_block(width: int, queries: int, dtype: torch.dtype) -> None:
+    """All kernels of a step, by the sizes of what they have in shared memory."""
+    step_of_width(width, dtype, queries)
+
+
+@needs_gxx
+def test_a_step_that_does_not_fit_into_a_block_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    fitting = decoder_step._stages(384, 8, 2)
+    monkeypatch.setattr(decoder_step, "_stages", lambda *_: 3 * fitting)
+    with pytest.raises(UserError, match="more shared memory than this GPU gives"):
+        step_of_width(384, torch.float16, 8)
 
 
 class Pair:
@@ -146,7 +190,7 @@ def pair() -> Callable[..., Pair]:
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("shape", [SMALL, BUNDLED, TINY], ids=["small", "bundled", "tiny"])
+@pytest.mark.parametrize("shape", [SMALL, BUNDLED, TINY, LARGE], ids=["small", "bundled", "tiny", "large"])
 @torch.inference_mode()
 def test_it_is_as_exact_as_torch_in_half(shape: dict[str, int], pair: Callable[..., Pair]) -> None:
     both = pair(shape)

@@ -30,7 +30,8 @@ Graphs = Callable[[Callable[[], None]], torch.cuda.CUDAGraph]
 
 @pytest.fixture(scope="module")
 def graphs() -> Graphs:
-    """Captures, and keeps what it captured: with torch 2.11 a graph can't follow one that was destroyed."""
+    """Captures, and keeps the graphs, so that no test here depends on `capture` making up for destroyed ones
+    (which `tests/experiments/test_decoders.py -k gone` tests)."""
     kept: list[torch.cuda.CUDAGraph] = []
 
     def captured(body: Callable[[], None]) -> torch.cuda.CUDAGraph:

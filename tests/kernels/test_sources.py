@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from harness.errors import UserError
-from kernels import accept, build, decoder_step, fused_topk, while_graph
+from kernels import accept, build, decode_attention, decoder_step, fused_topk, int8_gemv, while_graph
 
 STRICT = ("--compiler-options=-Wall,-Wextra", "-Xptxas=-v,-warn-spills", "--Werror=all-warnings")
 # Of a checkpoint like Whisper-small.
@@ -34,7 +34,14 @@ SOURCES = [
         decoder_step.SOURCE, LARGE | {"QUERIES": 8, "WEIGHT_BYTES": 2}, 4, STEP, marks=pytest.mark.slow
     ),
     (while_graph.SOURCE, {}, 1, LOOP),
+    (decode_attention.SOURCE, {}, 4, ["decode_attention"]),  # for 1, 2, 4 and 8 queries
+    (int8_gemv.SOURCE, {}, 6, ["int8_gemv"]),  # for every float type and number of loads
 ]
+
+
+def test_no_source_is_left_out() -> None:
+    listed = {getattr(case, "values", case)[0] for case in SOURCES}
+    assert listed == set(build.KERNELS.glob("*.cu"))
 
 
 @pytest.mark.parametrize(
