@@ -45,9 +45,9 @@ calibrate: $(READY)
 	@$(PY) -m benchmarks.record_calibration $(ARGS)
 
 # On a machine with a GPU: Whisper beside its peers, in one run, into results/bench.json and the README.
-# ARGS="--batch 1 --only 'transformers*' cuda_graphs" is a part of it.
+# ARGS="--batch 1 --only 'transformers*' cuda_graphs" is a part of it, ARGS=--resume what is missing.
 bench: $(READY)
-	@$(PY) -m benchmarks.peers $(ARGS); status=$$?; $(PY) -m benchmarks.peers table --update README.md && exit $$status
+	@$(PY) -m benchmarks.peers $(ARGS); status=$$?; test ! -e results/bench.json || $(PY) -m benchmarks.peers table --update README.md; exit $$status
 
 # The README's tables from the runs published in results/.
 readme: $(READY)

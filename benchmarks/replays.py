@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Callable
 from itertools import pairwise
@@ -12,7 +11,7 @@ from statistics import median
 from typing import Any
 
 from harness.errors import ExitCode, UserError
-from harness.record import write_json
+from harness.record import check_writable, write_json
 
 BANDWIDTH_BPS = 4.3e12  # what reading reaches on an H200, as measured
 WARMUP, REPLAYS = 3, 20
@@ -64,8 +63,8 @@ def run(
     try:
         if not torch.cuda.is_available():
             raise UserError("no CUDA GPU was found", "run it on a machine with one", ExitCode.MACHINE)
-        if arguments.json and not os.access(folder := arguments.json.absolute().parent, os.W_OK):
-            raise UserError(f"nothing can be written to {folder}", "another --json", ExitCode.STORAGE)
+        if arguments.json:
+            check_writable(arguments.json, "--json")
         with torch.inference_mode():
             text, figures = measure(arguments)
         print(f"{text}\n\n{', '.join(origin().values())}")

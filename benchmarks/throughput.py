@@ -36,7 +36,7 @@ from analysis.engine.intervals import covered_ns
 from benchmarks.arguments import positive
 from experiments.audio import SAMPLE_RATE_HZ, WINDOW_S, WINDOW_SAMPLES
 from experiments.options import Options
-from experiments.transcribe.command_line import check_writable, guarded
+from experiments.transcribe.command_line import guarded
 from experiments.transcribe.decoding import Window, WindowDecoder
 from experiments.transcribe.joined import held_out, join
 from experiments.transcribe.long_form import Pcm, StretchDecoding
@@ -47,7 +47,7 @@ from experiments.transcribe.windows import Stretch
 from harness import environment, phases
 from harness.errors import ExitCode, UserError
 from harness.phases import HostTimer, NvtxAnnotator, PhaseClock
-from harness.record import code_label, write_json
+from harness.record import check_writable, code_label, write_json
 from harness.report import screen
 from harness.results import markdown, replace_between_marks
 

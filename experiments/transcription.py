@@ -111,7 +111,7 @@ class Transcription:
         size = self._options.batch
         self._batches = [torch.cat(pcm[first : first + size]) for first in range(0, len(pcm), size)]
         self._decode = self._make_decoder(cfg["model"])
-        self._steps: list[int] = []  # decode steps of each window in the last iteration, one token each
+        self._tokens: list[list[int]] = []
 
     def _make_decoder(self, model: Mapping[str, Any]) -> Decode:
         """What decodes batch number n from its features."""
@@ -139,13 +139,20 @@ class Transcription:
 
     def run(self, clock: PhaseClock) -> None:
         """One iteration over all windows; returns when the device has done all that was queued."""
-        found = self._transcribe(clock)
-        most = self._loaded.max_new_tokens
-        # A window that ended has an end token besides; the first token is the prefill's.
-        self._steps = [min(len(tokens) + 1, most) - 1 for tokens in found]
-        clock.count(phases.TOKENS, sum(self._steps))
+        self._tokens = self._transcribe(clock)
+        clock.count(phases.TOKENS, sum(self._steps()))
         if self._device == "cuda":
             self._torch.cuda.synchronize()  # rounds that ran ahead of the last token may still be running
+
+    def tokens(self) -> list[list[int]]:
+        """Of each window, in the last iteration."""
+        return self._tokens
+
+    def _steps(self) -> list[int]:
+        """Decode steps of each window in the last iteration, one token each."""
+        most = self._loaded.max_new_tokens
+        # A window that ended has an end token besides; the first token is the prefill's.
+        return [min(len(tokens) + 1, most) - 1 for tokens in self._tokens]
 
     def _transcribe(self, clock: PhaseClock) -> list[list[int]]:
         tokens: list[list[int]] = []
@@ -199,10 +206,11 @@ class Transcription:
     def _floor(self) -> dict[str, float]:
         """Bytes and FLOPs that a greedy decode step of a batch can't do without, at the mean position of
         those that ran; empty before the first."""
-        if not sum(self._steps):
+        steps = self._steps()
+        if not sum(steps):
             return {}
         # The n steps of a window find the prompt and 1 to n tokens in the cache.
-        tokens = sum(n * (n + 1) / 2 for n in self._steps) / sum(self._steps)
+        tokens = sum(n * (n + 1) / 2 for n in steps) / sum(steps)
         cached = len(self._loaded.prompt) + tokens
         model = self._loaded.model
         rows = self._options.batch

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import tempfile
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
@@ -54,6 +55,19 @@ def write_json(path: Path, value: Any) -> None:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def check_writable(file: Path, option: str) -> None:
+    """UserError, before minutes of work, if `file` can't be written; its folder is made."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        if file.is_dir():
+            raise UserError(f"{file} is a folder", f"{option} FILE", ExitCode.STORAGE)
+        with tempfile.TemporaryFile(dir=file.parent):
+            pass
+    except OSError as problem:
+        what = f"{file} can't be written ({problem.strerror or problem})"
+        raise UserError(what, f"{option} ANOTHER_FILE", ExitCode.STORAGE) from None
 
 
 @dataclass

@@ -9,7 +9,8 @@
 #   ncu        one decode step by Nsight Compute, and how far the samples agree   (5 min)
 #   kernels    each kernel beside torch and its byte floor, into results/kernels  (3 min)
 #   throughput the pipeline at batch 1, 8 and 64, and what the GPU idled          (4 min)
-#   peers      openai-whisper and transformers beside all scopes                  (10 min)
+#   peers      openai-whisper (if it is installed) and transformers beside all scopes, into bench.json beside
+#              INTO; called again at the same commit, what is missing there       (15 min or more)
 # Without a PART: all. INTO is where results go, default results/h200; PYTHON the interpreter, default
 # .venv/bin/python; OUTPUTS a folder that is kept, default a temporary one; OVERRIDES more settings of the ladder.
 set -uo pipefail
@@ -100,7 +101,7 @@ throughput() {
 }
 
 peers() {
-  check "$python" -m benchmarks.peers --into "$(dirname "$into")/bench.json"
+  check "$python" -m benchmarks.peers --resume --into "$(dirname "$into")/bench.json"
 }
 
 all=(tests calibrate ladder drafts words ncu kernels throughput peers)

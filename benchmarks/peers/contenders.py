@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from typing import Any
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
 from experiments import floor
@@ -14,7 +17,9 @@ from harness.errors import UserError
 from harness.usage import CONF
 
 REFERENCE = "transformers_eager"  # whose tokens and time the others are compared with
+OPENAI_WHISPER = "openai-whisper==20250625"  # no dependency of the project
 PROMPT = 4  # tokens that every window starts with: start, language, task, no timestamps
+SHARED = ("scope", "model", "audio", "batch", "device", "max_new_tokens")  # settings that a row stands for
 ENCODER_POSITIONS = 1500  # of a 30 s window, in every Whisper
 
 
@@ -64,17 +69,18 @@ def everyone() -> list[Contender]:
 
 
 def chosen(patterns: Sequence[str]) -> list[Contender]:
-    """Those whose name fits one of the patterns (`transformers*`); UserError for one that fits none.
+    """Those whose name fits one of the patterns (`transformers*`), each once; UserError for what fits none.
 
     A scope followed by overrides of its settings (`cuda_graphs quantize=int8`) is a contender, too.
     """
-    known = [*everyone(), *(_ours(pattern) for pattern in patterns if _is_variant(pattern))]
+    patterns = [" ".join(pattern.split()) for pattern in patterns]
+    variants = [_variant(pattern) for pattern in dict.fromkeys(patterns) if _is_variant(pattern)]
+    known = [*everyone(), *variants]
     for pattern in patterns:
-        if not any(fnmatch(one.name, pattern) for one in known):
-            raise UserError(
-                f"no contender is called {pattern!r}", f"one of: {', '.join(one.name for one in known)}"
-            )
-    return [one for one in known if any(fnmatch(one.name, pattern) for pattern in patterns)]
+        if not any(_fits(one, pattern) for one in known):
+            names = ", ".join(one.name for one in known)
+            raise UserError(f"no contender is called {pattern!r}", f"one of: {names}")
+    return [one for one in known if any(_fits(one, pattern) for pattern in patterns)]
 
 
 def named(name: str) -> Contender:
@@ -82,13 +88,32 @@ def named(name: str) -> Contender:
     return _ours(name) if _is_variant(name) else next(one for one in everyone() if one.name == name)
 
 
+def _fits(one: Contender, pattern: str) -> bool:
+    return one.name == pattern or fnmatch(one.name, pattern)  # a list's brackets are a pattern's, too
+
+
 def _ours(scope: str) -> Contender:
     return Contender(scope, f"`{scope}`", "ours", scope)
 
 
+def _variant(name: str) -> Contender:
+    """A scope with overrides; UserError for one of what all contenders share."""
+    for override in name.split()[1:]:
+        try:
+            key = OverridesParser.create().parse_override(override).key_or_group
+        except HydraException:
+            raise UserError(f"{name!r}: {override} is no override", "SETTING=VALUE") from None
+        if (setting := re.split("[./]", key)[0]) in SHARED:
+            raise UserError(
+                f"{name!r}: {setting} is the same for all contenders",
+                "--batch, --model, --device and --tokens, for all of them",
+            )
+    return _ours(name)
+
+
 def _is_variant(name: str) -> bool:
-    scope, *overrides = name.split()
-    return bool(overrides) and (CONF / "scope" / f"{scope}.yaml").is_file()
+    scope, _, overrides = name.partition(" ")
+    return bool(overrides) and scope in (one.name for one in everyone() if one.module == "ours")
 
 
 def model(name: str) -> Mapping[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch._dynamo.utils import counters
 from transformers import WhisperFeatureExtractor
 from transformers.generation import StoppingCriteria, StoppingCriteriaList
 
@@ -20,21 +21,24 @@ from harness.phases import PhaseClock
 def measure(task: Task, how: str) -> dict[str, Any]:
     """how: `eager` or `sdpa` (attention, with a cache that grows), `static` (SDPA, and a cache of constant
     size, for which generate compiles its step by itself)."""
-    return timed(Generate(task, how), task)
+    peer = Generate(task, how)
+    return timed(peer, task) | {"notes": peer.notes()}
 
 
 class Generate:
-    """One call of `generate` for all windows."""
+    """One call of `generate` for all windows. arguments: what it is given besides."""
 
-    def __init__(self, task: Task, how: str) -> None:
+    def __init__(self, task: Task, how: str, **arguments: Any) -> None:
         attention = "eager" if how == "eager" else "sdpa"
         loaded = models.load(model(task.model), attention, "en", task.device, task.tokens)
         self._task = task
         self._model = loaded.model
         self._windows = windows.read(task.sound)
         self._extract = WhisperFeatureExtractor(feature_size=self._model.config.num_mel_bins)
-        self._cache = {"cache_implementation": "static"} if how == "static" else {}
+        self._static = how == "static"
+        self._more = arguments | ({"cache_implementation": "static"} if self._static else {})
         self._tokens: list[list[int]] = []
+        self._graphs = [_graphs_compiled()]  # before the first iteration, and after each
         self._marks = Marks(task.tokens)
         encoder = self._model.get_encoder()
         encoder.register_forward_pre_hook(self._marks.encoder_begins)
@@ -45,9 +49,19 @@ class Generate:
             features = self._features()
         with self._marks.on(clock):
             self._tokens = self._model.generate(features, **self._arguments()).tolist()
+        self._graphs.append(_graphs_compiled())
 
     def tokens(self) -> list[list[int]]:
         return self._tokens
+
+    def notes(self) -> list[str]:
+        """Whether the step of a static cache was compiled, and whether that was over when time was taken."""
+        before, warm, after = (self._graphs[n] for n in (0, self._task.warmup, -1))
+        if not self._static:
+            return []
+        if after == before:
+            return ["its step was never compiled"]
+        return [f"recompiled during the timed iterations: {after - warm}"] if after > warm else []
 
     def _features(self) -> torch.Tensor:
         """Log-mel [batch, n_mels, 3000]."""
@@ -63,8 +77,13 @@ class Generate:
             "num_beams": 1,
             "max_new_tokens": self._task.tokens,
             "stopping_criteria": StoppingCriteriaList([_EachToken(self._marks)]),
-            **self._cache,
+            **self._more,
         }
+
+
+def _graphs_compiled() -> int:
+    """In this process, so far; each time that code is compiled anew counts."""
+    return int(counters["stats"]["unique_graphs"])
 
 
 class _EachToken(StoppingCriteria):

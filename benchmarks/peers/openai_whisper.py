@@ -1,7 +1,4 @@
-"""openai-whisper, as it is installed: its features, its model, its `decode`.
-
-As `whisper.load_model` leaves them, the weights are fp32 and cast to fp16 in every call.
-"""
+"""openai-whisper, as it is installed: its features, its model, its `decode`."""
 
 from __future__ import annotations
 
@@ -12,15 +9,13 @@ from typing import Any
 import torch
 
 from benchmarks.peers import windows
-from benchmarks.peers.contenders import Task, model
+from benchmarks.peers.contenders import OPENAI_WHISPER, Task, model
 from benchmarks.peers.timed import Marks, timed
 from experiments import models
 from experiments.models import LoadedModel
 from harness import phases
 from harness.errors import ExitCode, UserError
 from harness.phases import PhaseClock
-
-VERSION = "20250625"
 
 # transformers' names to openai's, in this order.
 _NAMES = tuple(
@@ -48,7 +43,10 @@ _NAMES = tuple(
 
 
 def measure(task: Task, _: str) -> dict[str, Any]:
-    return timed(OpenaiWhisper(task), task)
+    notes = ["step and window include that it turns the tokens into text"]
+    if task.device == "cuda":
+        notes.append("weights kept in fp32 and cast in every call, as load_model leaves them")
+    return timed(OpenaiWhisper(task), task) | {"notes": notes}
 
 
 class OpenaiWhisper:
@@ -166,7 +164,7 @@ def _installed() -> Any:
     except ImportError as problem:
         raise UserError(
             f"openai-whisper can't be imported ({problem})",
-            f"pip install openai-whisper=={VERSION}",
+            f"pip install {OPENAI_WHISPER}",
             ExitCode.MACHINE,
         ) from None
     return whisper

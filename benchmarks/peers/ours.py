@@ -35,7 +35,7 @@ class Scope:
         self._work.run(clock)
 
     def tokens(self) -> list[list[int]]:
-        return [window["tokens"] for window in self._work.transcripts()]
+        return self._work.tokens()
 
     def facts(self) -> dict[str, Any]:
         """`notes`, and `floor_bytes` of its own: those of a scope with smaller weights are fewer."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from statistics import median, quantiles
 
 from benchmarks.peers import book
@@ -23,24 +23,42 @@ HEADER = (
 
 
 def page(rows: Sequence[Row]) -> str:
-    """Tables of the newest setting, with where the numbers come from."""
-    rows = book.latest(rows)
+    """Tables of the setting that most was measured of, with where the numbers come from."""
+    shown = book.largest(rows)
     order = {one.name: place for place, one in enumerate(everyone())}
-    rows = sorted(rows, key=lambda row: order.get(row["contender"].split()[0], len(order)))
+    shown.sort(key=lambda row: order.get(row["contender"].split()[0], len(order)))
     parts = []
-    for batch in sorted({row["batch"] for row in rows}):
-        lines = [cells(row, book.reference(rows, row)) for row in rows if row["batch"] == batch]
+    for batch in sorted({row["batch"] for row in shown}):
+        lines = [cells(row, book.reference(shown, row)) for row in shown if row["batch"] == batch]
         parts.append(f"Batch {batch}:\n\n{markdown(HEADER, lines)}")
-    notes = dict.fromkeys(f"- {row['label']}: {note}" for row in rows for note in row.get("notes", []))
-    return "\n\n".join([*parts, *(["\n".join(notes)] if notes else []), _origin(rows)])
+    if notes := _notes(shown):
+        parts.append("\n".join(notes))
+    others = len(rows) - len(shown)
+    left_out = f"; rows of other settings, left out: {others}" if others else ""
+    return "\n\n".join([*parts, _origin(shown) + left_out])
+
+
+def _notes(rows: Sequence[Row]) -> list[str]:
+    """Each note once, with the batches that it is about if it isn't about all of that contender's."""
+    batches: dict[str, set[int]] = {}
+    noted: dict[tuple[str, str], set[int]] = {}
+    for row in filter(book.measured, rows):
+        batches.setdefault(row["label"], set()).add(row["batch"])
+        for note in row.get("notes", []):
+            noted.setdefault((row["label"], note), set()).add(row["batch"])
+    return [
+        f"- {label}{'' if of == batches[label] else f', batch {_joined(of)}'}: {note}"
+        for (label, note), of in noted.items()
+    ]
 
 
 def cells(row: Row, reference: Row | None) -> list[str]:
     """One row; a dash where there is no such number, and the reason where there is none at all."""
-    if why := row.get("refused") or row.get("failed"):
-        words = f"{'not run' if 'refused' in row else 'FAILED'}: {why}".replace("|", "\\|")
-        return [row["label"], *[ABSENT] * (len(HEADER) - 2), words]
-    floor_ms = row["floor_bytes"] / row["peak_bps"] * 1e3 if row["peak_bps"] else None
+    if not book.measured(row):
+        why = f"not run: {row['refused']}" if "refused" in row else f"FAILED: {row['failed']}"
+        return [row["label"], *[ABSENT] * (len(HEADER) - 2), " ".join(why.replace("|", "\\|").split())]
+    known = row["floor_bytes"] and row["peak_bps"]
+    floor_ms = row["floor_bytes"] / row["peak_bps"] * 1e3 if known else None
     times = (row["total_ms"], reference["total_ms"] if reference else [])
     return [
         row["label"],
@@ -82,8 +100,15 @@ def _origin(rows: Sequence[Row]) -> str:
         for name, version in row.get("versions", {}).items():
             versions.setdefault(name, set()).add(version)
     named = ", ".join(f"{name} {' and '.join(sorted(found))}" for name, found in versions.items())
-    counts = sorted({len(row["total_ms"]) for row in rows if row.get("total_ms")})
-    often = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else f"{counts[0]}" if counts else "no"
-    first = rows[0]
-    counted = f"{first['tokens']} tokens, medians of {often} iterations after {first['warmup']} of warm-up"
+    timed = [row for row in rows if row.get("total_ms")]
+    if not timed:
+        return f"{made}; {named}"
+    counts = [len(row["total_ms"]) for row in timed]
+    often = f"{min(counts)} to {max(counts)}" if len(set(counts)) > 1 else counts[0]
+    warmups = _joined({row["warmup"] for row in timed})
+    counted = f"{rows[0]['tokens']} tokens, medians of {often} iterations after {warmups} of warm-up"
     return f"{made}; {counted}; {named}"
+
+
+def _joined(numbers: Iterable[int]) -> str:
+    return " or ".join(map(str, sorted(numbers)))

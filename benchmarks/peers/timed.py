@@ -22,7 +22,7 @@ class Peer(Protocol):
         and all that comes after the first token."""
 
     def tokens(self) -> list[list[int]]:
-        """Of each window, without the prompt."""
+        """Of each window in the last iteration, without the prompt."""
 
 
 class Marks:

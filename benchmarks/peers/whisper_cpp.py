@@ -16,7 +16,8 @@ PROGRAM = "whisper-bench"
 
 
 def measure(task: Task, _: str) -> dict[str, Any]:
-    """`step_ms` and `encode_ms`, one value each; no tokens, for it takes only models in its own format."""
+    """`step_ms` and `encode_ms`, one value each; no tokens and no floor, for it takes only models in its own
+    format, which may have any shapes."""
     if task.batch > 1:
         raise UserError("whisper.cpp decodes one window at a time")
     program, weights = find()
@@ -59,5 +60,6 @@ def timings(said: str) -> dict[str, Any]:
         "encode_ms": [float(found["encode"])],
         "total_ms": [],
         "tokens": [],
+        "floor_bytes": None,
         "notes": ["mean of its own benchmark, without spread"],
     }

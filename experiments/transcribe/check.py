@@ -28,13 +28,13 @@ from rich.table import Table
 
 from experiments import word_errors
 from experiments.audio import SAMPLE_RATE_HZ
-from experiments.transcribe.command_line import check_writable, guarded
+from experiments.transcribe.command_line import guarded
 from experiments.transcribe.joined import HELD_OUT, disorder, held_out, join
 from experiments.transcribe.results import Transcript
 from experiments.transcribe.transcriber import Transcriber
 from experiments.transcribe.writers import FORMATS
 from harness import environment
-from harness.record import code_label, write_json
+from harness.record import check_writable, code_label, write_json
 from harness.report import screen
 
 LANGUAGE = "en"

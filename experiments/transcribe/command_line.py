@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -73,19 +72,6 @@ def explain(problem: Exception) -> UserError:
         reason = next(iter(str(problem).splitlines()), "")
         return UserError(f"out of memory: {reason}", "a smaller --batch or --model", ExitCode.MACHINE)
     return usage.explain(problem)
-
-
-def check_writable(file: Path, option: str) -> None:
-    """UserError, before minutes of work, if `file` can't be written; its folder is made."""
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        if file.is_dir():
-            raise UserError(f"{file} is a folder", f"{option} FILE", ExitCode.STORAGE)
-        with tempfile.TemporaryFile(dir=file.parent):
-            pass
-    except OSError as problem:
-        what = f"{file} can't be written ({problem.strerror or problem})"
-        raise UserError(what, f"{option} ANOTHER_FILE", ExitCode.STORAGE) from None
 
 
 def _parser() -> argparse.ArgumentParser:

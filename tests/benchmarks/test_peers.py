@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import argparse
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.peers import book, contest, table, whisper_cpp, windows
+from benchmarks.arguments import duration_s
+from benchmarks.peers import contest, table, whisper_cpp, windows
 from benchmarks.peers.contenders import (
     REFERENCE,
     Contender,
@@ -25,20 +26,25 @@ from benchmarks.peers.contenders import (
 from benchmarks.peers.timed import Marks, timed
 from experiments import floor
 from harness.environment import PROJECT
-from harness.errors import ExitCode, UserError
+from harness.errors import UserError
 from harness.phases import HostTimer, PhaseClock, SilentAnnotator
 
-STAMP = {"machine": "H200", "git": {"commit": "1a2b3c4d", "dirty": False}, "gpu": None}
+STAMP = {"machine": "H200", "git": {"commit": "1a2b3c4d", "dirty": False, "diff": None}, "gpu": None}
+TIMES = {"step_ms": [0.9, 1.0, 1.1], "encode_ms": [5.0] * 3, "total_ms": [99.0, 100.0, 101.0]}
 
 
 def task(sound: Path | str = "", batch: int = 1, tokens: int = 4, device: str = "cpu") -> Task:
     return Task("tiny_random", batch, tokens, device, str(sound), warmup=1, iterations=2, seconds=1.0)
 
 
-def row(name: str, batch: int = 1, **answer: Any) -> contest.Row:
-    times = {"step_ms": [0.9, 1.0, 1.1], "encode_ms": [5.0] * 3, "total_ms": [99.0, 100.0, 101.0]}
-    answer = {"tokens": [[1, 2, 3, 4]] * batch, "wall_s": 1.0, **times, **answer}
-    return contest.row(named(name), task(batch=batch), STAMP, answer)
+def answer(batch: int = 1, **more: Any) -> dict[str, Any]:
+    """Of a contender's process."""
+    times = {"tokens": [[1, 2, 3, 4]] * batch, **TIMES} if not {"failed", "refused"} & more.keys() else {}
+    return {"started_utc": "20261122T153000Z", "wall_s": 1.0, **times, **more}
+
+
+def row(name: str, batch: int = 1, stamp: dict[str, Any] = STAMP, **more: Any) -> contest.Row:
+    return contest.row(named(name), task(batch=batch), stamp, answer(batch, **more))
 
 
 def test_every_scope_takes_part_and_names_can_be_patterns() -> None:
@@ -52,8 +58,37 @@ def test_every_scope_takes_part_and_names_can_be_patterns() -> None:
     assert chosen([variant]) == [named(variant)] and named(variant).argument == variant
     with pytest.raises(UserError, match="no contender is called 'vllm x=1'"):
         chosen(["vllm x=1"])
-    with pytest.raises(UserError, match="no contender is called 'vllm'"):
-        chosen(["flash", "vllm"])
+    for unknown in ("vllm", "", " ", "../config x=1"):
+        with pytest.raises(UserError, match=f"no contender is called '{unknown.strip()}'"):
+            chosen(["flash", unknown])
+
+
+def test_a_variant_is_itself_and_takes_part_once() -> None:
+    listed = "cuda_graphs hypothesis.expect=[a/b]"
+    assert [one.name for one in chosen([listed, f"{listed} ", listed.replace(" ", "  ")])] == [listed]
+    assert len(chosen(["*", "flash", listed])) == len(everyone()) + 1
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["batch=2", "model=bundled", "++model.name=x", "device=cpu", "audio@model=clips", "~audio",
+     "+audio.max_seconds=1", "max_new_tokens=5", "+scope=flash"],
+)  # fmt: skip
+def test_what_a_row_stands_for_is_no_variant(override: str) -> None:
+    with pytest.raises(UserError, match="is the same for all contenders"):
+        chosen([f"cuda_graphs quantize=int8 {override}"])
+
+
+def test_an_override_that_is_none_is_a_message() -> None:
+    with pytest.raises(UserError, match=r"graphs\.how is no override"):
+        chosen(["cuda_graphs graphs.how"])
+
+
+@pytest.mark.parametrize("text", ["nan", "inf", "-1", "0", "1e300"])
+def test_a_duration_is_one(text: str) -> None:
+    assert duration_s("0.5") == 0.5
+    with pytest.raises(argparse.ArgumentTypeError, match="above 0, and a day at most"):
+        duration_s(text)
 
 
 def test_only_models_that_never_stop_are_compared() -> None:
@@ -120,50 +155,6 @@ def test_too_few_tokens_are_no_result() -> None:
         timed(FakePeer(3), task())
 
 
-def test_a_new_row_replaces_the_old_one_and_is_compared(tmp_path: Path) -> None:
-    path = tmp_path / "bench.json"
-    early = book.add(path, row("flash", batch=2))
-    assert "agreement" not in early  # nothing to compare with yet
-    book.add(path, row(REFERENCE, batch=2))
-    found = book.add(path, row("flash", batch=2, tokens=[[1, 2, 3, 4], [1, 2, 9, 4]]))
-    assert found["agreement"] | {"reference": ""} == {
-        "share": 7 / 8, "windows_identical": 1, "first_difference": 2, "reference": "",
-    }  # fmt: skip
-    kept = book.load(path)
-    assert [(one["contender"], one["batch"]) for one in kept] == [(REFERENCE, 2), ("flash", 2)]
-    assert kept[0]["chosen"] == ["1 2 3 4"] * 2 and "decoded" not in kept[1]
-    book.add(path, row("flash"))
-    assert len(book.load(path)) == 3
-
-
-def test_a_file_of_something_else_is_left_alone(tmp_path: Path) -> None:
-    path = tmp_path / "bench.json"
-    path.write_text('{"rows": [{}]}')
-    with pytest.raises(UserError, match=r"bench\.json is no file of this benchmark"):
-        book.add(path, row("flash"))
-    assert path.read_text() == '{"rows": [{}]}'
-
-
-def test_the_table_says_what_ran_how_fast_and_how_right(tmp_path: Path) -> None:
-    path = tmp_path / "bench.json"
-    book.add(path, row(REFERENCE))
-    book.add(path, row("flash", total_ms=[50.0], step_ms=[0.5], floor_bytes=1e9, notes=["said so"]))
-    book.add(path, row("cuda_graphs", tokens=[[1, 2, 3, 9]]))
-    book.add(path, row("openai_whisper") | {"refused": "not here (pip install a|b)"})
-    book.add(path, row("whisper_cpp") | {"failed": "took more than 3 s"})
-    rows = [one | {"peak_bps": 4e12} for one in book.load(path)]
-    page = table.page(rows)
-    lines = page.splitlines()
-    assert lines[0] == "Batch 1:"
-    assert "| 1.000 (0.950–1.050) |" in page and "| 100.0 (99.5–100.5) | 1.0× | reference |" in page
-    assert "| `flash` | 0.500 | 50.0% | 5.00 | 50.0 | 2.0× | identical |" in lines
-    assert "75.00% equal, from position 3" in page and "- `flash`: said so" in lines
-    assert "not run: not here (pip install a\\|b)" in page and "FAILED: took more than 3 s" in page
-    assert "H200, tiny_random" in lines[-1] and "1a2b3c4" in lines[-1]
-    changed = [one | {"chosen": ["5 5 5 5"]} if one["contender"] == REFERENCE else one for one in rows]
-    assert "identical" not in table.page(changed)  # they were compared with other tokens
-
-
 def test_a_contender_that_takes_too_long_or_dies_is_a_row(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -171,6 +162,16 @@ def test_a_contender_that_takes_too_long_or_dies_is_a_row(
     assert contest.call(named(REFERENCE), task(), 0.2)["failed"] == "took more than 0.2 s"
     died = contest.call(Contender("nobody", "", ""), task(), 60)
     assert died["failed"].startswith("exit code 1")
+
+
+def test_any_name_has_a_log_and_the_time_is_that_of_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(contest, "LOGS", tmp_path)
+    monkeypatch.setattr(contest, "utc_now", lambda: f"{len(list(tmp_path.iterdir()))} logs")
+    found = contest.call(Contender(f"../nobody a=/{'b' * 300}", "", ""), task(), 0.01)
+    assert found["started_utc"] == "0 logs"
+    assert [log.name[:16] for log in tmp_path.iterdir()] == [".._nobody_a=_bbb"]
 
 
 def test_whisper_cpp_is_looked_for_and_its_times_are_read(
@@ -200,35 +201,5 @@ def test_whisper_cpp_is_looked_for_and_its_times_are_read(
     assert (found["encode_ms"], found["step_ms"]) == ([6.2], [1.7])
     cells = table.cells(row("whisper_cpp", **found), row(REFERENCE))
     assert cells[1] == "1.700" and cells[4:] == ["–", "–", "not compared"]
-
-
-def call(*arguments: str, path: str | None = None) -> subprocess.CompletedProcess[str]:
-    env = os.environ | ({"PYTHONPATH": path} if path else {})
-    command = [sys.executable, "-m", "benchmarks.peers", *arguments]
-    done = subprocess.run(command, cwd=PROJECT, env=env, capture_output=True, text=True, timeout=300)
-    assert "Traceback" not in done.stdout + done.stderr
-    return done
-
-
-def test_misuse_is_one_message() -> None:
-    wrong = call("--device", "cpu", "--model", "tiny_random", "--tokens", "5000")
-    assert wrong.returncode == ExitCode.USAGE and "2 to 444" in wrong.stderr
-    empty = call("table", "--from", "nowhere.json")
-    assert empty.returncode == ExitCode.USAGE and empty.stderr.startswith("error: nowhere.json has no rows")
-
-
-@pytest.mark.slow
-def test_the_command_measures_compares_and_fills_a_readme(tmp_path: Path) -> None:
-    """openai-whisper is hidden behind a package of its name that isn't it."""
-    (tmp_path / "whisper").mkdir()
-    (tmp_path / "whisper" / "__init__.py").touch()
-    into, readme = tmp_path / "bench.json", tmp_path / "README.md"
-    few = ["--device", "cpu", "--model", "tiny_random", "--tokens", "4", "--batch", "1", "--iterations", "2"]
-    only = ["--only", REFERENCE, "openai_whisper"]
-    done = call(*few, *only, "--warmup", "1", "--into", str(into), path=str(tmp_path))
-    assert done.returncode == ExitCode.OK, done.stdout + done.stderr
-    readme.write_text(f"before\n{table.BEGIN}\nold\n{table.END}\nafter\n")
-    assert call("table", "--from", str(into), "--update", str(readme)).returncode == ExitCode.OK
-    text = readme.read_text()
-    assert text.startswith("before\n") and text.endswith("after\n") and "old" not in text
-    assert "1.0× | reference |" in text and "pip install openai-whisper==20250625" in text
+    known = row("whisper_cpp", peak_bps=4e12, **found)
+    assert table.cells(known, None)[2] == "–", "whose model has a floor of its own"

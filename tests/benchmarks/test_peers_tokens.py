@@ -10,6 +10,8 @@ import pytest
 
 from benchmarks.peers import contest, windows
 from benchmarks.peers.contenders import REFERENCE, Task, chosen, floor_bytes, named
+from harness import environment
+from harness.phases import HostTimer, PhaseClock, SilentAnnotator
 
 
 @pytest.fixture(scope="module")
@@ -51,12 +53,41 @@ def test_transformers_gives_the_same_tokens_every_way(
     assert generate.measure(small, how)["tokens"] == reference["tokens"]
 
 
+@pytest.mark.parametrize("compiles, note", [
+    ("never", ["its step was never compiled"]),
+    ("warming up", []),
+    ("timed, too", ["recompiled during the timed iterations: 1"]),
+])  # fmt: skip
+def test_a_static_cache_says_whether_its_step_was_compiled_in_time(
+    small: Task, reference: dict[str, Any], compiles: str, note: list[str]
+) -> None:
+    import torch
+    from transformers import CompileConfig
+
+    from benchmarks.peers import generate
+
+    compiled = CompileConfig(backend="eager", mode=None)
+    compiled._compile_all_devices = True  # as on a GPU
+    more = {} if compiles == "never" else {"compile_config": compiled}
+    peer = generate.Generate(small, "static", **more)
+    clock = PhaseClock(HostTimer(), SilentAnnotator())
+    peer.run(clock)
+    if compiles == "timed, too":
+        torch.compiler.reset()
+    peer.run(clock)
+    assert peer.notes() == note and peer.tokens() == reference["tokens"]
+
+
 def test_openai_whisper_gives_the_same_tokens(
     small: Task, reference: dict[str, Any], openai_whisper: Any
 ) -> None:
     from benchmarks.peers import openai_whisper as contender
 
-    assert contender.measure(small, "")["tokens"] == reference["tokens"]
+    found = contender.measure(small, "")
+    assert found["tokens"] == reference["tokens"]
+    assert found["notes"] == ["step and window include that it turns the tokens into text"], (
+        "in fp32, no casts"
+    )
 
 
 @pytest.mark.parametrize("model", ["tiny_random", "whisper_small_random"])
@@ -74,11 +105,15 @@ def test_openai_whisper_starts_and_suppresses_as_transformers_does(model: str, o
     assert {*decoding.tokenizer.encode(" "), decoding.tokenizer.eot} == set(loaded.begin_suppress)
 
 
-def test_ours_gives_the_same_tokens(small: Task, reference: dict[str, Any]) -> None:
+def test_ours_gives_the_same_tokens(
+    small: Task, reference: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     from dataclasses import replace
 
     from benchmarks.peers import ours
 
+    again = "experiments.transcription.Transcription.transcripts"
+    monkeypatch.setattr(again, lambda _: pytest.fail("decoded once more: what was timed is what counts"))
     folder = Path(small.sound)
     (folder / "001.wav").rename(folder / "001.not")  # batch 1: every scope can do that
     one = replace(small, batch=1)
@@ -96,8 +131,9 @@ def test_on_a_gpu_the_peers_run_in_processes_of_their_own(
     batch: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(contest, "LOGS", tmp_path)
-    task = Task("tiny_random", 0, 24, "cuda", "", warmup=2, iterations=2, seconds=1.0)
-    rows = list(contest.contest(chosen(["transformers*", "openai_whisper"]), [batch], task, 200))
+    task = Task("tiny_random", batch, 24, "cuda", "", warmup=2, iterations=2, seconds=1.0)
+    rounds = [(one, task) for one in chosen(["transformers*", "openai_whisper"])]
+    rows = list(contest.contest(rounds, environment.stamp("cuda"), 400))
     assert rows[0]["contender"] == REFERENCE and rows[0]["peak_bps"]
     for row in rows:
         assert "failed" not in row, row["failed"]

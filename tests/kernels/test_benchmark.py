@@ -79,6 +79,6 @@ def test_where_figures_cant_be_kept_nothing_is_measured(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     parser = argparse.ArgumentParser()
-    there = tmp_path / "missing" / "figures.json"
-    assert replays.run(parser, lambda _: pytest.fail("measured"), ["--json", str(there)]) == ExitCode.STORAGE
-    assert f"nothing can be written to {there.parent}" in capsys.readouterr().err
+    arguments = ["--json", str(tmp_path)]
+    assert replays.run(parser, lambda _: pytest.fail("measured"), arguments) == ExitCode.STORAGE
+    assert f"{tmp_path} is a folder" in capsys.readouterr().err
