@@ -17,6 +17,7 @@ import pynvml
 
 PACKAGES = ("torch", "transformers", "librosa", "numpy", "nvtx", "hydra-core", "jiwer")
 PROJECT = Path(__file__).resolve().parents[1]
+CODE = (".", ":(exclude)results", ":(exclude)*.md")  # not what was measured by it, or the tables of that
 
 
 def stamp(device: str) -> dict[str, Any]:
@@ -62,8 +63,8 @@ def git(folder: Path) -> dict[str, Any]:
     commit = ask("rev-parse", "HEAD")
     if commit is None:
         return {"commit": None, "dirty": None, "diff": None}
-    changes = (ask("diff", "HEAD") or "").encode()
-    for name in (ask("ls-files", "--others", "--exclude-standard", "-z") or "").split("\0"):
+    changes = (ask("diff", "HEAD", "--", *CODE) or "").encode()
+    for name in (ask("ls-files", "--others", "--exclude-standard", "-z", "--", *CODE) or "").split("\0"):
         with suppress(OSError):
             changes += name.encode() + (folder / name).read_bytes() if name else b""
     diff = hashlib.sha256(changes).hexdigest()[:12] if changes else None

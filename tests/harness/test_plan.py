@@ -109,3 +109,18 @@ def test_a_new_file_is_other_code(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     assert first["dirty"] and second["dirty"]
     assert len({clean["diff"], first["diff"], second["diff"]}) == 3
     assert clean["commit"] == first["commit"] == second["commit"]
+
+
+def test_figures_that_were_published_are_no_other_code(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Else all but the first of several measurements would be said to be of changed code."""
+    monkeypatch.undo()
+    (tmp_path / "README.md").write_text("before")
+    who = ["-c", "user.name=a", "-c", "user.email=a@b"]
+    for command in (["init", "-q"], ["add", "."], [*who, "commit", "-q", "-m", "first"]):
+        subprocess.run(["git", "-C", str(tmp_path), *command], check=True)
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "bench.json").write_text("[]")
+    (tmp_path / "README.md").write_text("after")
+    assert environment.git(tmp_path)["dirty"] is False
