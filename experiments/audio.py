@@ -7,7 +7,7 @@ with librosa.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +20,7 @@ SAMPLE_RATE_HZ = 16_000
 WINDOW_S = 30
 WINDOW_SAMPLES = SAMPLE_RATE_HZ * WINDOW_S
 SHORTEST_S = 0.1  # a syllable; below it there is nothing to transcribe
+SUFFIXES = frozenset(f".{name.lower()}" for name in soundfile.available_formats()) | {".opus", ".oga"}
 
 
 @dataclass(frozen=True)
@@ -49,10 +50,14 @@ def sound_files(path: str | Path) -> list[Path]:
         raise unusable(path, "does not exist", "audio.path=FILE or FOLDER of sound files")
     if path.is_file():
         return [path]
-    extensions = {f".{name.lower()}" for name in soundfile.available_formats()} | {".opus", ".oga"}
-    files = sorted(p for p in path.iterdir() if p.is_file() and p.suffix.lower() in extensions)
+    return sound_in(path)
+
+
+def sound_in(folder: Path, suffixes: Collection[str] = SUFFIXES) -> list[Path]:
+    """The files whose names end so, in lower case, sorted by name. Raises UserError if there are none."""
+    files = sorted(p for p in folder.iterdir() if p.is_file() and p.suffix.lower() in suffixes)
     if not files:
-        raise unusable(path, "holds no sound file", f"a folder with files like {_known_formats()}")
+        raise unusable(folder, "holds no sound file", f"a folder with files like {_known_formats()}")
     return files
 
 
@@ -127,10 +132,7 @@ def header(file: Path) -> soundfile._SoundFileInfo:
 
 
 def _check_samples(file: Path, info: soundfile._SoundFileInfo) -> None:
-    if info.duration < SHORTEST_S:
-        raise unusable(
-            file, f"lasts {info.duration:.3f} s; nothing can be said in that", f"at least {SHORTEST_S} s"
-        )
+    check_length(file, info.duration)
     try:
         samples, _ = soundfile.read(str(file), dtype="float32")
     except (soundfile.LibsndfileError, RuntimeError) as problem:
@@ -143,6 +145,13 @@ def _check_samples(file: Path, info: soundfile._SoundFileInfo) -> None:
         raise unusable(file, "holds NaN or infinite samples", "a file whose samples are numbers")
     if not samples.any():
         raise unusable(file, "holds silence only: every sample is zero", "a recording with speech in it")
+
+
+def check_length(file: Path, dur_s: float) -> None:
+    """UserError for sound in which nothing can be said."""
+    if dur_s < SHORTEST_S:
+        what = f"lasts {dur_s:.3f} s; nothing can be said in that"
+        raise unusable(file, what, f"at least {SHORTEST_S} s")
 
 
 def reason(problem: Exception) -> str:
