@@ -16,14 +16,16 @@ import numpy as np
 import pytest
 import soundfile
 import srt
+from rich.console import Console
 
 from experiments.transcribe import Segment, Transcriber
 from experiments.transcribe.__main__ import main
+from experiments.transcribe.progress import Bar
 from experiments.transcribe.transcriber import configuration, mechanisms
 from harness.errors import ExitCode, UserError
 from tests.experiments.bad_sound import bad_sound
 from tests.experiments.conftest import CLIPS, ROOT
-from tests.experiments.test_transcribe_reading import M4A
+from tests.experiments.test_transcribe_ffmpeg import M4A, SOUND, StandIn
 
 HARBOUR = CLIPS / "harbour.flac"
 WORDS = "The quick brown fox jumps over the lazy dog while seven ships sail slowly into the harbour at dawn."
@@ -68,7 +70,7 @@ def test_bad_files_are_said_and_the_others_done(sounds: Path, tmp_path: Path) ->
         "truncated.wav": "truncated",
         "truncated.flac": "truncated",
         "short.wav": "0.010 s",
-        "phone.m4a": "is MPEG-4 audio or video, ",
+        "phone.m4a": "is MPEG-4 audio or video, which ",
         "absent.wav": "does not exist",
     }.items():
         (line,) = [line for line in done.stderr.splitlines() if name in line and line.startswith("error: ")]
@@ -209,3 +211,19 @@ def test_three_lines_of_python() -> None:
     assert (segment.text, segment.words) == (" " + WORDS, ())
     assert 0 <= segment.start < 0.5 < 6 < segment.end < 6.9
     assert segment.avg_logprob > -0.2 and segment.no_speech_prob < 0.01 and segment.tokens
+
+
+def test_the_bar_knows_how_long_all_is_unless_a_header_does_not_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand_in = StandIn(tmp_path)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    sounds = [HARBOUR, tmp_path / "absent.wav", stand_in.file]
+    for dur, shown in (("00:00:02.00", "3/9 s"), ("N/A", "3 s")):
+        stand_in.says(SOUND.format(dur=dur), 2.0)
+        bar = Bar(sounds, Console(file=io.StringIO(), force_terminal=True, width=200))
+        bar.finding.join()
+        bar.advance(HARBOUR, 3.0)
+        with bar.progress.console.capture() as screen:
+            bar.progress.console.print(bar.progress.make_tasks_table(bar.progress.tasks))
+        assert f" {shown} " in screen.get()
