@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -43,7 +44,6 @@ class _File:
     """A file on its way: the stretches that were heard, how many there are, and what went wrong."""
 
     path: Path
-    sound: Sound | None = None
     stream: Stream | None = None
     heard: dict[int, list[Segment]] = field(default_factory=dict)
     count: int | None = None
@@ -60,9 +60,7 @@ class _File:
 
     @property
     def dur_s(self) -> float:
-        """By its header, or else by what was read."""
-        if self.sound is not None and self.sound.dur_s is not None:
-            return self.sound.dur_s
+        """As it was read: headers may not know it."""
         return self.stream.samples / SAMPLE_RATE_HZ if self.stream else 0.0
 
 
@@ -86,12 +84,13 @@ class Pipeline:
         sources = [partial(self._events, file, on_progress) for file in files]
         events = gathered(sources, threads=min(READERS, len(files)) or 1, depth=2 * self._decoder.batch)
         turn = 0
-        for event in together(events, self._decoder):
-            _note(event)
-            while turn < len(files) and files[turn].is_finished:
-                yield self._outcome(files[turn])
-                files[turn].forget()
-                turn += 1
+        with closing(events):
+            for event in together(events, self._decoder):
+                _note(event)
+                while turn < len(files) and files[turn].is_finished:
+                    yield self._outcome(files[turn])
+                    files[turn].forget()
+                    turn += 1
 
     def _events(
         self, file: _File, on_progress: OnProgress
@@ -100,8 +99,7 @@ class Pipeline:
         on_file_progress = partial(on_progress, file.path)
         index = 0
         try:
-            file.sound = open_sound(file.path)
-            blocks = _blocks(file.sound)
+            blocks = _blocks(open_sound(file.path))
             file.stream = Stream(ahead(blocks, BLOCKS_AHEAD) if self._sequential else blocks)
             if self._sequential:
                 yield Task(file, 0, self._decode(file.stream, 0.0, on_file_progress))

@@ -25,6 +25,7 @@ from experiments.transcribe import ffmpeg
 from harness.errors import ExitCode, UserError
 
 BLOCK_S = 10.0
+OGG_PAGE_BYTES = 1 << 16  # at most
 # What libsndfile does not read, by how such files begin (offset, bytes) and end.
 OTHER_FORMATS = (
     ("MPEG-4 audio or video", 4, b"ftyp"),
@@ -63,8 +64,7 @@ class Sound:
         """
         resampler = soxr.ResampleStream(self.rate_hz, SAMPLE_RATE_HZ, 1, dtype="float32", quality="HQ")
         for block in self._mono():
-            if not np.isfinite(block).all():
-                raise unusable(self.path, "holds NaN or infinite samples", "a file whose samples are numbers")
+            audio.check_values(self.path, block)
             yield block if self.rate_hz == SAMPLE_RATE_HZ else resampler.resample_chunk(block)
         if self.rate_hz != SAMPLE_RATE_HZ:
             yield resampler.resample_chunk(np.empty(0, np.float32), last=True)
@@ -75,11 +75,12 @@ class Sound:
         return ffmpeg.blocks(self.path, self.format_name, self.dur_s)
 
     def _by_libsndfile(self) -> Iterator[np.ndarray]:
-        frames = 0
+        frames, most = 0, int(BLOCK_S * self.rate_hz)
         try:
             with soundfile.SoundFile(self.path) as file:
-                promised = file.frames
-                for block in file.blocks(int(BLOCK_S * self.rate_hz), dtype="float32", always_2d=True):
+                promised = audio.promised_frames(file)
+                # Not blocks(), which fills up to what was promised with whatever lies in memory.
+                while len(block := file.read(most, dtype="float32", always_2d=True)):
                     frames += len(block)
                     yield block.mean(axis=1)
         except (soundfile.LibsndfileError, RuntimeError) as problem:
@@ -151,7 +152,15 @@ class Stream:
 def _other_format(path: Path) -> str | None:
     """The name of a format that libsndfile does not read, None for all others."""
     with open(path, "rb") as file:
-        begin = file.read(16)
+        begin = file.read(32)
+        file.seek(-min(OGG_PAGE_BYTES, path.stat().st_size), os.SEEK_END)
+        end = file.read()
+    if begin[:4] == b"fLaC" and len(begin) == 32 and not begin[21] & 0xF and not any(begin[22:26]):
+        return "FLAC that does not say its length"  # written into a pipe
+    # Of joined Ogg files libsndfile reads the first; each has its number on its pages.
+    last = end.rfind(b"OggS")
+    if begin[:4] == b"OggS" and end[last + 14 : last + 18] != begin[14:18]:
+        return "Ogg of several streams"
     for name, offset, mark in OTHER_FORMATS:
         if begin[offset : offset + len(mark)] == mark:
             return name

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -71,6 +72,24 @@ def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StandIn:
     return StandIn(tmp_path)
 
 
+def piped_flac(folder: Path) -> Path:
+    """A second whose header leaves open how long it is."""
+    soundfile.write(folder / "a.flac", noise(1.0), SAMPLE_RATE_HZ)
+    whole = bytearray((folder / "a.flac").read_bytes())
+    whole[21] &= 0xF0
+    whole[22:26] = bytes(4)
+    (folder / "a.flac").write_bytes(whole)
+    return folder / "a.flac"
+
+
+def joined_ogg(folder: Path) -> Path:
+    """Two seconds in two pieces."""
+    for name in ("1.ogg", "2.ogg"):
+        soundfile.write(folder / name, noise(1.0), SAMPLE_RATE_HZ)
+    (folder / "a.ogg").write_bytes((folder / "1.ogg").read_bytes() + (folder / "2.ogg").read_bytes())
+    return folder / "a.ogg"
+
+
 @pytest.fixture
 def real() -> str:
     found = shutil.which("ffmpeg")
@@ -83,11 +102,25 @@ def test_without_ffmpeg_formats_are_named_with_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    for name, begin, said in (("a.m4a", M4A, "MPEG-4"), ("a.webm", WEBM, "WebM")):
-        (tmp_path / name).write_bytes(begin)
+    (tmp_path / "a.m4a").write_bytes(M4A)
+    (tmp_path / "a.webm").write_bytes(WEBM)
+    others = {piped_flac(tmp_path): "FLAC that does not say", joined_ogg(tmp_path): "Ogg of several streams"}
+    for path, said in ({tmp_path / "a.m4a": "MPEG-4", tmp_path / "a.webm": "WebM"} | others).items():
         with pytest.raises(UserError, match=said) as caught:
-            open_sound(tmp_path / name)
+            open_sound(path)
         assert caught.value.exit_code == ExitCode.INPUT and "apt-get install ffmpeg" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("made", "seconds", "said"),
+    [(piped_flac, 1, "does not say its length"), (joined_ogg, 2, "several streams")],
+)
+def test_where_libsndfile_would_lose_some_ffmpeg_reads(
+    made: Callable[[Path], Path], seconds: int, said: str, real: str, tmp_path: Path
+) -> None:
+    sound = open_sound(made(tmp_path))
+    assert sound.format_name is not None and said in sound.format_name
+    assert len(read(sound.path)) == pytest.approx(seconds * SAMPLE_RATE_HZ, abs=300)
 
 
 # A browser does not know, while it records, how long it will.

@@ -16,7 +16,7 @@ import soundfile
 from experiments.audio import SAMPLE_RATE_HZ, WINDOW_SAMPLES
 from experiments.transcribe.reading import Stream, open_sound, sound_files, standard_input
 from harness.errors import ExitCode, UserError
-from tests.experiments.bad_sound import BAD_SOUND, bad_sound
+from tests.experiments.bad_sound import BAD_SOUND, bad_sound, guessed_mp3
 from tests.experiments.scripted import noise
 
 
@@ -70,6 +70,22 @@ def test_what_can_not_be_used_is_said(kind: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=BAD_SOUND[kind].split()[0]) as caught:
         read(bad_sound(tmp_path, kind))
     assert caught.value.exit_code == ExitCode.INPUT
+
+
+def test_an_mp3_ends_where_its_sound_does(tmp_path: Path) -> None:
+    path = guessed_mp3(tmp_path)
+    assert soundfile.info(path).duration > 4, "a right guess would prove nothing"
+    assert len(read(path)) == pytest.approx(2 * SAMPLE_RATE_HZ, rel=0.1)
+
+
+# What ffmpeg, sox and arecord write into a pipe.
+@pytest.mark.parametrize("size", [0xFFFFFFFF, 0x7FFFF000, 0x7FFFFF00, 0x80000000])
+def test_wav_from_a_pipe_is_read(size: int, tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", noise(1.0), SAMPLE_RATE_HZ)
+    whole = bytearray((tmp_path / "a.wav").read_bytes())
+    whole[40:44] = size.to_bytes(4, "little")
+    (tmp_path / "a.wav").write_bytes(whole)
+    assert len(read(tmp_path / "a.wav")) == SAMPLE_RATE_HZ
 
 
 def test_one_bad_sample_hours_into_a_file_is_found(tmp_path: Path) -> None:
