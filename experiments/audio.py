@@ -6,6 +6,7 @@ with librosa.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -124,7 +125,7 @@ def header(file: Path) -> soundfile._SoundFileInfo:
         hint = f"ffmpeg -f s16le -ar RATE_HZ -ac CHANNELS -i {file.name} {file.stem}.flac"
         raise unusable(file, "is raw sound, which says neither its rate nor its format", hint)
     try:
-        info = soundfile.info(str(file), verbose=True)
+        info = soundfile.info(os.fsencode(file), verbose=True)
     except (soundfile.LibsndfileError, RuntimeError) as problem:
         raise unusable(
             file, f"is not a sound file that can be read ({reason(problem)})", _known_formats()

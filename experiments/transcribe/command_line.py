@@ -6,6 +6,7 @@ The commands that measure the pipeline use it, too. Importable without torch.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -22,7 +23,11 @@ WORDS_ARE_IN = " and ".join(WITH_WORDS)
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The options; `format` is a list of different ones."""
-    options = _parser().parse_intermixed_args(arguments)  # a file may follow --out FOLDER
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if "--" in given:  # which files that begin with a dash follow; intermixed arguments don't know it
+        end = given.index("--")
+        given[end:] = [os.path.join(".", one) if one[:1] == "-" != one else one for one in given[end + 1 :]]
+    options = _parser().parse_intermixed_args(given)  # a file may follow --out FOLDER
     options.format = list(dict.fromkeys(options.format or ["txt"]))
     return options
 
@@ -88,6 +93,12 @@ def check_writable(file: Path, option: str) -> None:
         raise UserError(what, f"{option} ANOTHER_FILE", ExitCode.STORAGE) from None
 
 
+def _folder(given: str) -> Path:
+    if not given:
+        raise argparse.ArgumentTypeError("'' names no folder; . is the one where you are")
+    return Path(given)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m experiments.transcribe",
@@ -109,7 +120,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--out",
-        type=Path,
+        type=_folder,
         metavar="FOLDER",
         help="made if need be; gets NAME.FORMAT for each sound and format (default: standard output, for one "
         "format, and one sound if that is not txt)",

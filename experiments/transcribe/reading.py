@@ -77,7 +77,7 @@ class Sound:
     def _by_libsndfile(self) -> Iterator[np.ndarray]:
         frames, most = 0, int(BLOCK_S * self.rate_hz)
         try:
-            with soundfile.SoundFile(self.path) as file:
+            with soundfile.SoundFile(os.fsencode(self.path)) as file:
                 promised = audio.promised_frames(file)
                 # Not blocks(), which fills up to what was promised with whatever lies in memory.
                 while len(block := file.read(most, dtype="float32", always_2d=True)):

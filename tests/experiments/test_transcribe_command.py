@@ -7,6 +7,7 @@ import json
 import os
 import pty
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -138,6 +139,7 @@ def test_standard_input_to_standard_output(
         (["--format", "txt", "--format", "srt"], ExitCode.USAGE, "--out FOLDER"),
         (["{clips}", "--format", "srt"], ExitCode.USAGE, "--out FOLDER"),
         (["--format", "srt", "--out", "{out}.srt"], ExitCode.USAGE, "looks like a file"),
+        ([""], ExitCode.USAGE, "'' names no sound"),
         (["--model", ""], ExitCode.USAGE, "--model '' names no model"),
         (["--scope", "../config"], ExitCode.USAGE, "there is no scope '../config'"),
         (["--scope", "speculative"], ExitCode.USAGE, "such as optimized"),
@@ -154,6 +156,32 @@ def test_mistakes_are_said(
     assert main([str(HARBOUR), *given]) == code
     found = capsys.readouterr().err
     assert said in found and "try: " in found and "Traceback" not in found
+
+
+def test_an_empty_folder_name_is_not_the_folder_where_we_are(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main([str(HARBOUR), "--out", ""])
+    assert "'' names no folder" in capsys.readouterr().err
+
+
+NAMES = ("-dash.flac", "-", "x" * 250 + ".flac", os.fsdecode(b"latin \xe9.flac"), "two\nlines.flac")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_any_name_will_do(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if name != "-":
+        shutil.copy(HARBOUR, tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    asked = ["--out", "out", "--", name]
+    for said in ("1 file, 6.8 s of sound", "1 file done before"):
+        # - is standard input behind --, too.
+        monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(HARBOUR.read_bytes())))
+        assert main(asked) == ExitCode.OK
+        assert capsys.readouterr().err.startswith(said)
+    (text,) = (tmp_path / "out").glob("*.txt")
+    assert text.read_text() == WORDS + "\n"
 
 
 @pytest.mark.parametrize(
