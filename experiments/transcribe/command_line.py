@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from experiments.transcribe.transcriber import SCOPE, TASKS
+from experiments.transcribe.transcriber import DEVICES, SCOPE, TASKS
 from experiments.transcribe.writers import FORMATS, WITH_WORDS
 from harness import usage
 from harness.errors import ExitCode, UserError
@@ -188,7 +188,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--device",
-        choices=("auto", "cpu", "cuda"),
+        choices=DEVICES,
         default="auto",
         help="auto (default): the GPU if there is one",
     )

@@ -10,6 +10,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,6 +20,7 @@ import soundfile
 import srt
 from rich.console import Console
 
+from experiments.bundled import CHECKPOINT
 from experiments.transcribe import Segment, Transcriber
 from experiments.transcribe.__main__ import main
 from experiments.transcribe.progress import Bar
@@ -206,10 +208,9 @@ def test_no_option_without_effect_is_silent(
 
 
 def test_a_model_of_english_only_is_not_told_another_language(tmp_path: Path) -> None:
-    checkpoint = ROOT / "experiments" / "checkpoint"
-    for file in checkpoint.iterdir():
+    for file in CHECKPOINT.iterdir():
         (tmp_path / file.name).symlink_to(file)
-    rules = json.loads((checkpoint / "generation_config.json").read_text())
+    rules = json.loads((CHECKPOINT / "generation_config.json").read_text())
     (tmp_path / "generation_config.json").unlink()
     (tmp_path / "generation_config.json").write_text(json.dumps(rules | {"is_multilingual": False}))
     with pytest.raises(UserError, match="English only"):
@@ -255,3 +256,17 @@ def test_the_bar_knows_how_long_all_is_unless_a_header_does_not_say(
         with bar.progress.console.capture() as screen:
             bar.progress.console.print(bar.progress.make_tasks_table(bar.progress.tasks))
         assert f" {shown} " in screen.get()
+
+
+def test_python_code_may_name_things_as_it_likes() -> None:
+    """A path instead of its name, one file instead of several; what is no device is not a CPU."""
+    transcriber = Transcriber(CHECKPOINT)
+    assert [outcome.path for outcome in transcriber.many(str(HARBOUR))] == [HARBOUR]
+    with pytest.raises(UserError, match="no device 'cuda:0'"):
+        Transcriber(device="cuda:0")
+
+
+def test_threads_can_share_a_transcriber() -> None:
+    transcriber = Transcriber()
+    with ThreadPoolExecutor(4) as pool:
+        assert [found.text for found in pool.map(transcriber, [HARBOUR] * 8)] == [WORDS] * 8
