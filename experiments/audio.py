@@ -6,8 +6,9 @@ with librosa.
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,8 @@ SAMPLE_RATE_HZ = 16_000
 WINDOW_S = 30
 WINDOW_SAMPLES = SAMPLE_RATE_HZ * WINDOW_S
 SHORTEST_S = 0.1  # a syllable; below it there is nothing to transcribe
+LOUDEST = 100.0  # full scale is 1; whole numbers that were written as floats make models invent words
+SUFFIXES = frozenset(f".{name.lower()}" for name in soundfile.available_formats()) | {".opus", ".oga"}
 
 
 @dataclass(frozen=True)
@@ -49,10 +52,14 @@ def sound_files(path: str | Path) -> list[Path]:
         raise unusable(path, "does not exist", "audio.path=FILE or FOLDER of sound files")
     if path.is_file():
         return [path]
-    extensions = {f".{name.lower()}" for name in soundfile.available_formats()} | {".opus", ".oga"}
-    files = sorted(p for p in path.iterdir() if p.is_file() and p.suffix.lower() in extensions)
+    return sound_in(path)
+
+
+def sound_in(folder: Path, suffixes: Collection[str] = SUFFIXES) -> list[Path]:
+    """The files whose names end so, in lower case, sorted by name. Raises UserError if there are none."""
+    files = sorted(p for p in folder.iterdir() if p.is_file() and p.suffix.lower() in suffixes)
     if not files:
-        raise unusable(path, "holds no sound file", f"a folder with files like {_known_formats()}")
+        raise unusable(folder, "holds no sound file", f"a folder with files like {_known_formats()}")
     return files
 
 
@@ -114,35 +121,60 @@ def header(file: Path) -> soundfile._SoundFileInfo:
     """What libsndfile says of a sound file without reading it. Raises UserError."""
     if file.stat().st_size == 0:
         raise unusable(file, "is empty (0 bytes)", "a file that holds sound")
+    if file.suffix.lower() == ".raw":  # soundfile goes by this name
+        hint = f"ffmpeg -f s16le -ar RATE_HZ -ac CHANNELS -i {file.name} {file.stem}.flac"
+        raise unusable(file, "is raw sound, which says neither its rate nor its format", hint)
     try:
-        info = soundfile.info(str(file), verbose=True)
+        info = soundfile.info(os.fsencode(file), verbose=True)
     except (soundfile.LibsndfileError, RuntimeError) as problem:
         raise unusable(
             file, f"is not a sound file that can be read ({reason(problem)})", _known_formats()
         ) from None
     # libsndfile reads what is left of a cut file without complaint and notes it in its log only.
-    if re.search(r"^\s*data\s*:.*should be", info.extra_info, re.MULTILINE):
+    cut = re.search(r"^\s*data\s*: (\d+) \(should be", info.extra_info, re.MULTILINE)
+    if cut and not _is_of_a_stream(int(cut[1])):
         raise unusable(file, "is truncated: its header promises more sound than it holds", "the whole file")
     return info
 
 
+def _is_of_a_stream(data_bytes: int) -> bool:
+    """Whether a WAV says what programs in a pipe write, which don't know: ffmpeg, sox, arecord."""
+    return data_bytes == 0xFFFFFFFF or 0x7FFFF000 <= data_bytes <= 0x80000000
+
+
+def promised_frames(file: soundfile.SoundFile | soundfile._SoundFileInfo) -> int:
+    """How many samples of each channel there have to be; 0 for MP3, of which most headers do not say it."""
+    return 0 if file.format == "MP3" else int(file.frames)
+
+
 def _check_samples(file: Path, info: soundfile._SoundFileInfo) -> None:
-    if info.duration < SHORTEST_S:
-        raise unusable(
-            file, f"lasts {info.duration:.3f} s; nothing can be said in that", f"at least {SHORTEST_S} s"
-        )
+    check_length(file, info.duration)
     try:
         samples, _ = soundfile.read(str(file), dtype="float32")
     except (soundfile.LibsndfileError, RuntimeError) as problem:
         raise unusable(file, f"is damaged or truncated ({reason(problem)})", "the whole file") from None
-    if len(samples) < info.frames:
-        raise unusable(
-            file, f"is truncated: {len(samples)} of {info.frames} samples can be read", "the whole file"
-        )
-    if not np.isfinite(samples).all():
-        raise unusable(file, "holds NaN or infinite samples", "a file whose samples are numbers")
+    if len(samples) < (promised := promised_frames(info)):
+        what = f"is truncated: {len(samples)} of {promised} samples can be read"
+        raise unusable(file, what, "the whole file")
+    check_values(file, samples)
     if not samples.any():
         raise unusable(file, "holds silence only: every sample is zero", "a recording with speech in it")
+
+
+def check_values(file: Path, samples: np.ndarray) -> None:
+    """UserError for what is no sound."""
+    if not np.isfinite(samples).all():
+        raise unusable(file, "holds NaN or infinite samples", "a file whose samples are numbers")
+    if (peak := float(np.abs(samples).max(initial=0.0))) > LOUDEST:
+        what = f"holds samples as large as {peak:.3g}, and full scale is 1"
+        raise unusable(file, what, "a file whose samples are between -1 and 1")
+
+
+def check_length(file: Path, dur_s: float) -> None:
+    """UserError for sound in which nothing can be said."""
+    if dur_s < SHORTEST_S:
+        what = f"lasts {dur_s:.3f} s; nothing can be said in that"
+        raise unusable(file, what, f"at least {SHORTEST_S} s")
 
 
 def reason(problem: Exception) -> str:

@@ -14,6 +14,7 @@ from rich.console import RenderableType
 from rich.markup import escape
 
 from experiments.audio import sound_files
+from experiments.bundled import CHECKPOINT, HELD_OUT
 from harness import environment
 from harness.errors import ExitCode, UserError
 from harness.record import write_json
@@ -22,8 +23,6 @@ from harness.report import screen
 if TYPE_CHECKING:
     from experiments.evaluate.subject import Subject
 
-CHECKPOINT = environment.PROJECT / "experiments" / "checkpoint"
-HELD_OUT = environment.PROJECT / "experiments" / "clips" / "heldout"
 # Of a checkpoint's folder; what describes it is none of the model.
 DESCRIPTIONS = ("README.md", "evaluation.json", "training.json", "curve.png")
 

@@ -9,10 +9,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness.environment import PROJECT
+from experiments.bundled import CHECKPOINT
 from harness.errors import ExitCode, UserError
 
-CHECKPOINT = PROJECT / "experiments" / "checkpoint"
 NOT_FINISHED = 75  # sysexits.h: temporary failure, try again
 
 

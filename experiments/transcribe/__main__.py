@@ -133,6 +133,8 @@ def _sounds(inputs: Sequence[str], piped: Path | None, tally: Tally) -> list[Pat
 
 def _sound_files(given: str) -> list[Path]:
     """Those of a file or folder; UserError also for a name that the system can't look up."""
+    if not given:  # Path would take it for the folder where we are
+        raise UserError("'' names no sound", "files or folders of sound, or - for standard input")
     try:
         return sound_files(Path(os.path.expanduser(given)))
     except OSError as problem:

@@ -15,6 +15,7 @@ import nvtx
 
 T = TypeVar("T")
 LOOK_S = 0.1  # how often a thread that waits for room looks whether it is still needed
+END_S = 5.0  # until threads end that nobody needs; one that hangs in a read is left behind
 
 
 @dataclass(frozen=True)
@@ -34,11 +35,12 @@ def ahead(items: Iterator[T], depth: int) -> Iterator[T]:
 def gathered(sources: Iterable[Callable[[], Iterator[T]]], threads: int, depth: int) -> Iterator[T]:
     """The items of all sources as they come: each source is read by one of `threads`, `depth` items are kept.
 
-    What a source raises is raised here. Closing the iterator ends the threads.
+    What a source raises is raised here. Closing the iterator waits until the threads have ended.
     """
     hall = _Hall[T](sources, depth)
-    for _ in range(threads):
-        threading.Thread(target=hall.work, daemon=True).start()
+    workers = [threading.Thread(target=hall.work, daemon=True) for _ in range(threads)]
+    for worker in workers:
+        worker.start()
     try:
         running = threads
         while running:
@@ -51,6 +53,9 @@ def gathered(sources: Iterable[Callable[[], Iterator[T]]], threads: int, depth: 
                 yield item
     finally:
         hall.closed.set()
+        # One that still resamples while Python exits would have its library complain of leaks.
+        for worker in workers:
+            worker.join(END_S)
 
 
 def _marked(items: Iterator[T]) -> Iterator[T]:

@@ -28,8 +28,9 @@ from rich.table import Table
 
 from experiments import word_errors
 from experiments.audio import SAMPLE_RATE_HZ
+from experiments.bundled import HELD_OUT
 from experiments.transcribe.command_line import guarded
-from experiments.transcribe.joined import HELD_OUT, disorder, held_out, join
+from experiments.transcribe.joined import disorder, held_out, join
 from experiments.transcribe.results import Transcript
 from experiments.transcribe.transcriber import Transcriber
 from experiments.transcribe.writers import FORMATS

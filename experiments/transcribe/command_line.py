@@ -6,11 +6,12 @@ The commands that measure the pipeline use it, too. Importable without torch.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from experiments.transcribe.transcriber import SCOPE, TASKS
+from experiments.transcribe.transcriber import DEVICES, SCOPE, TASKS
 from experiments.transcribe.writers import FORMATS, WITH_WORDS
 from harness import usage
 from harness.errors import ExitCode, UserError
@@ -21,7 +22,11 @@ WORDS_ARE_IN = " and ".join(WITH_WORDS)
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The options; `format` is a list of different ones."""
-    options = _parser().parse_intermixed_args(arguments)  # a file may follow --out FOLDER
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if "--" in given:  # which files that begin with a dash follow; intermixed arguments don't know it
+        end = given.index("--")
+        given[end:] = [os.path.join(".", one) if one[:1] == "-" != one else one for one in given[end + 1 :]]
+    options = _parser().parse_intermixed_args(given)  # a file may follow --out FOLDER
     options.format = list(dict.fromkeys(options.format or ["txt"]))
     return options
 
@@ -74,6 +79,12 @@ def explain(problem: Exception) -> UserError:
     return usage.explain(problem)
 
 
+def _folder(given: str) -> Path:
+    if not given:
+        raise argparse.ArgumentTypeError("'' names no folder; . is the one where you are")
+    return Path(given)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m experiments.transcribe",
@@ -95,7 +106,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--out",
-        type=Path,
+        type=_folder,
         metavar="FOLDER",
         help="made if need be; gets NAME.FORMAT for each sound and format (default: standard output, for one "
         "format, and one sound if that is not txt)",
@@ -163,7 +174,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--device",
-        choices=("auto", "cpu", "cuda"),
+        choices=DEVICES,
         default="auto",
         help="auto (default): the GPU if there is one",
     )

@@ -11,11 +11,10 @@ import numpy as np
 
 from experiments import audio
 from experiments.audio import SAMPLE_RATE_HZ, Clip
+from experiments.bundled import HELD_OUT
 from experiments.transcribe.results import Segment
-from harness import environment
 from harness.errors import ExitCode, UserError
 
-HELD_OUT = environment.PROJECT / "experiments" / "clips" / "heldout"
 SHORTEST_PAUSE_S, LONGEST_PAUSE_S = 0.3, 6.0
 
 

@@ -9,10 +9,8 @@ import torch
 from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
 from experiments.audio import SAMPLE_RATE_HZ, Clip
+from experiments.bundled import CHECKPOINT
 from experiments.transcribe.fallback import Thresholds
-from harness import environment
-
-CHECKPOINT = environment.PROJECT / "experiments" / "checkpoint"
 
 
 def texts(clips: Sequence[Clip]) -> dict[str, str]:

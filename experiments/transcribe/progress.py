@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -13,6 +14,13 @@ from rich.text import Text
 
 from experiments.transcribe.reading import open_sound
 from harness.errors import UserError
+
+
+class Seconds(ProgressColumn):
+    """How many are done, and of how many, once that is known."""
+
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.completed:.0f}{'' if task.total is None else f'/{task.total:.0f}'} s")
 
 
 class RealTimeFactor(ProgressColumn):
@@ -30,7 +38,7 @@ class Bar:
         columns = (
             TextColumn("{task.description}", markup=False),  # file names
             BarColumn(),
-            TextColumn("{task.completed:.0f}/{task.total:.0f} s"),
+            Seconds(),
             RealTimeFactor(),
             TimeRemainingColumn(),
         )
@@ -42,16 +50,27 @@ class Bar:
             disable=not console.is_terminal,
             redirect_stdout=on_screen,  # text that goes into a file must get there
         )
-        self._task = self.progress.add_task("", total=_total_s(sounds))
+        self._task = self.progress.add_task("", total=None)
+        # Many headers take seconds, which nothing has to wait for.
+        self.finding = threading.Thread(target=self._find_total, args=(sounds,), daemon=True)
+        if console.is_terminal:
+            self.finding.start()
 
     def advance(self, sound: Path, seconds: float) -> None:
         """`seconds` more of `sound` have been transcribed."""
         self.progress.update(self._task, advance=seconds, description=sound.name)
 
+    def _find_total(self, sounds: Sequence[Path]) -> None:
+        self.progress.update(self._task, total=_total_s(sounds))
 
-def _total_s(sounds: Sequence[Path]) -> float:
+
+def _total_s(sounds: Sequence[Path]) -> float | None:
+    """Seconds by the headers; None if one does not say."""
     total_s = 0.0
     for sound in sounds:
-        with suppress(UserError):  # its turn comes
-            total_s += open_sound(sound).dur_s
+        with suppress(UserError, OSError):  # its turn comes
+            dur_s = open_sound(sound).dur_s
+            if dur_s is None:
+                return None
+            total_s += dur_s
     return total_s

@@ -1,7 +1,7 @@
 """Sound files read as a stream: any rate, any number of channels, hours of them in a few megabytes.
 
-libsndfile reads WAV, FLAC, OGG, MP3 and more; the rest (MPEG-4, Matroska, AMR ...) goes through audioread, as
-librosa does it, which needs ffmpeg. Importable without torch.
+libsndfile reads WAV, FLAC, OGG, MP3 and more, whose channels count alike; the rest (MPEG-4, Matroska, AMR
+...) goes through `ffmpeg`. Importable without torch.
 """
 
 from __future__ import annotations
@@ -11,20 +11,21 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import audioread
 import numpy as np
 import soundfile
 import soxr
 
 from experiments import audio
-from experiments.audio import SAMPLE_RATE_HZ, SHORTEST_S, WINDOW_SAMPLES, unusable
+from experiments.audio import SAMPLE_RATE_HZ, WINDOW_SAMPLES, unusable
+from experiments.transcribe import ffmpeg
 from harness.errors import ExitCode, UserError
 
 BLOCK_S = 10.0
+OGG_PAGE_BYTES = 1 << 16  # at most
 # What libsndfile does not read, by how such files begin (offset, bytes) and end.
 OTHER_FORMATS = (
     ("MPEG-4 audio or video", 4, b"ftyp"),
@@ -44,17 +45,16 @@ OTHER_SUFFIXES = frozenset(
     for names in ("3gp aac ac3 amr ape avi flv m4a m4b", "mka mkv mov mp4 mpeg mpg webm wma wv")
     for name in names.split()
 )
-SUFFIXES = OTHER_SUFFIXES | {f".{name.lower()}" for name in soundfile.available_formats()} | {".opus", ".oga"}
+SUFFIXES = OTHER_SUFFIXES | audio.SUFFIXES
 
 
 @dataclass(frozen=True)
 class Sound:
-    """A file that can be read. dur_s: by its header; rate_hz, channels: as they are in the file."""
+    """A file that can be read. dur_s: by its header, None if that does not say; rate_hz: of what is read."""
 
     path: Path
-    dur_s: float
+    dur_s: float | None
     rate_hz: int
-    channels: int
     format_name: str | None = None  # None: libsndfile reads it
 
     def blocks(self) -> Iterator[np.ndarray]:
@@ -64,21 +64,23 @@ class Sound:
         """
         resampler = soxr.ResampleStream(self.rate_hz, SAMPLE_RATE_HZ, 1, dtype="float32", quality="HQ")
         for block in self._mono():
-            if not np.isfinite(block).all():
-                raise unusable(self.path, "holds NaN or infinite samples", "a file whose samples are numbers")
+            audio.check_values(self.path, block)
             yield block if self.rate_hz == SAMPLE_RATE_HZ else resampler.resample_chunk(block)
         if self.rate_hz != SAMPLE_RATE_HZ:
             yield resampler.resample_chunk(np.empty(0, np.float32), last=True)
 
     def _mono(self) -> Iterator[np.ndarray]:
-        return self._by_libsndfile() if self.format_name is None else self._by_audioread()
+        if self.format_name is None:
+            return self._by_libsndfile()
+        return ffmpeg.blocks(self.path, self.format_name, self.dur_s)
 
     def _by_libsndfile(self) -> Iterator[np.ndarray]:
-        frames = 0
+        frames, most = 0, int(BLOCK_S * self.rate_hz)
         try:
-            with soundfile.SoundFile(self.path) as file:
-                promised = file.frames
-                for block in file.blocks(int(BLOCK_S * self.rate_hz), dtype="float32", always_2d=True):
+            with soundfile.SoundFile(os.fsencode(self.path)) as file:
+                promised = audio.promised_frames(file)
+                # Not blocks(), which fills up to what was promised with whatever lies in memory.
+                while len(block := file.read(most, dtype="float32", always_2d=True)):
                     frames += len(block)
                     yield block.mean(axis=1)
         except (soundfile.LibsndfileError, RuntimeError) as problem:
@@ -87,17 +89,6 @@ class Sound:
         if frames < promised:
             what = f"is truncated: {frames} of {promised} samples can be read"
             raise unusable(self.path, what, "the whole file")
-
-    def _by_audioread(self) -> Iterator[np.ndarray]:
-        try:
-            with audioread.audio_open(self.path) as file:
-                for raw in file:
-                    samples = np.frombuffer(raw, "<i2").reshape(-1, self.channels)
-                    yield samples.mean(axis=1, dtype=np.float32) / 32768
-        except (audioread.DecodeError, OSError) as problem:
-            raise unusable(
-                self.path, f"is damaged ({problem or type(problem).__name__})", "the whole file"
-            ) from None
 
 
 def open_sound(path: Path) -> Sound:
@@ -109,21 +100,19 @@ def open_sound(path: Path) -> Sound:
     if not os.access(path, os.R_OK):
         raise unusable(path, "can't be read: permission denied", f"chmod +r {path}")
     name = _other_format(path)
-    sound = _header(path) if name is None else _foreign(path, name)
-    if sound.dur_s < SHORTEST_S:
-        what = f"lasts {sound.dur_s:.3f} s; nothing can be said in that"
-        raise unusable(path, what, f"at least {SHORTEST_S} s")
+    if name is None:
+        info = audio.header(path)
+        sound = Sound(path, info.duration, info.samplerate)
+    else:
+        sound = Sound(path, ffmpeg.duration_s(path, name), SAMPLE_RATE_HZ, name)
+    if sound.dur_s is not None:
+        audio.check_length(path, sound.dur_s)
     return sound
 
 
 def sound_files(path: Path) -> list[Path]:
     """The file itself, or every sound file in the folder, sorted by name. Raises UserError."""
-    if not path.is_dir():
-        return [path]
-    files = sorted(p for p in path.iterdir() if p.is_file() and p.suffix.lower() in SUFFIXES)
-    if not files:
-        raise unusable(path, "holds no sound file", "a folder with files like WAV, FLAC, OGG or MP3")
-    return files
+    return audio.sound_in(path, SUFFIXES) if path.is_dir() else [path]
 
 
 @contextmanager
@@ -142,47 +131,36 @@ def standard_input() -> Iterator[Path]:
 
 
 class Stream:
-    """Blocks of sound as one signal, of which a window at a time is held."""
+    """Blocks of sound as one signal, of which a window at a time is held. samples: how many were read."""
 
     def __init__(self, blocks: Iterator[np.ndarray]) -> None:
         self._blocks = blocks
         self._held = np.empty(0, np.float32)
         self._start = 0
+        self.samples = 0
 
     def window(self, start: int) -> np.ndarray:
         """Up to 480000 samples from `start`, float32; fewer at the end. `start` never goes back."""
         parts = [self._held[start - self._start :]]
-        position = self._start + len(self._held)
-        while position - start < WINDOW_SAMPLES and (block := next(self._blocks, None)) is not None:
-            parts.append(block[max(0, start - position) :])
-            position += len(block)
+        while self.samples - start < WINDOW_SAMPLES and (block := next(self._blocks, None)) is not None:
+            parts.append(block[max(0, start - self.samples) :])
+            self.samples += len(block)
         self._held, self._start = np.concatenate(parts), start
         return self._held[:WINDOW_SAMPLES]
-
-
-def _header(path: Path) -> Sound:
-    info = audio.header(path)
-    return Sound(path, info.duration, info.samplerate, info.channels)
-
-
-def _foreign(path: Path, name: str) -> Sound:
-    try:
-        with closing(audioread.audio_open(path)) as file:
-            return Sound(path, file.duration, file.samplerate, file.channels, name)
-    except audioread.NoBackendError:
-        if any(backend.__name__ == "FFmpegAudioFile" for backend in audioread.available_backends()):
-            raise unusable(path, f"is {name}, and ffmpeg finds no sound in it", "the whole file") from None
-        raise UserError(
-            f"{path} is {name}, which needs ffmpeg, and there is none here",
-            f"apt-get install ffmpeg (or conda, brew), or elsewhere: ffmpeg -i {path.name} {path.stem}.flac",
-            ExitCode.INPUT,
-        ) from None
 
 
 def _other_format(path: Path) -> str | None:
     """The name of a format that libsndfile does not read, None for all others."""
     with open(path, "rb") as file:
-        begin = file.read(16)
+        begin = file.read(32)
+        file.seek(-min(OGG_PAGE_BYTES, path.stat().st_size), os.SEEK_END)
+        end = file.read()
+    if begin[:4] == b"fLaC" and len(begin) == 32 and not begin[21] & 0xF and not any(begin[22:26]):
+        return "FLAC that does not say its length"  # written into a pipe
+    # Of joined Ogg files libsndfile reads the first; each has its number on its pages.
+    last = end.rfind(b"OggS")
+    if begin[:4] == b"OggS" and end[last + 14 : last + 18] != begin[14:18]:
+        return "Ogg of several streams"
     for name, offset, mark in OTHER_FORMATS:
         if begin[offset : offset + len(mark)] == mark:
             return name

@@ -117,7 +117,8 @@ class Done:
             output.unlink(missing_ok=True)  # an old one must not be taken for what the note says
         self._known = self._noted({output.name: self._made(target) for output in outputs})
         for output, text in outputs.items():
-            temporary = output.with_name(f".{output.name}.tmp")
+            # Not by the name of the output, which may be as long as names can be.
+            temporary = self._folder / f".{os.getpid()}.tmp"
             try:
                 temporary.write_text(text, encoding="utf-8")
                 temporary.replace(output)

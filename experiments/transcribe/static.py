@@ -5,6 +5,7 @@ pace.
 from __future__ import annotations
 
 import dataclasses
+import threading
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from functools import partial
@@ -75,6 +76,7 @@ class StaticWindowDecoder:
         self._sampled_round = SampledRound(network, self._state, rules)
         self._sampled: Loop | None = None
         self._aligner = Aligner(loaded) if word_timestamps else None
+        self._alone = threading.Lock()  # threads may share a Transcriber, whose state is one
         self._beside = torch.cuda.Stream() if self._device.type == "cuda" else None
 
     @torch.inference_mode()
@@ -82,7 +84,7 @@ class StaticWindowDecoder:
         """Hand over 1 to `batch` windows; what is returned waits for their results."""
         clock = PhaseClock(HostTimer(), NvtxAnnotator())
         prompts = [window.prompt for window in windows]
-        with self._kernels():
+        with self._alone, self._kernels():
             with clock.phase(phases.FEATURES):
                 features = self._log_mel(self._inbox.send(windows)).to(self._loaded.model.dtype)
             with clock.phase(phases.ENCODE):
@@ -109,7 +111,7 @@ class StaticWindowDecoder:
     ) -> list[Decoded]:
         """Beside the decoding of the next windows, on a GPU, and not behind it."""
         found = self._decoded(windows, results)
-        with self._kernels(), torch.cuda.stream(self._beside):
+        with self._alone, self._kernels(), torch.cuda.stream(self._beside):
             return aligner.aligned(encoded, windows, found)
 
     def _decoded(self, windows: Sequence[Window], results: _Outbox) -> list[Decoded]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from experiments.transcribe.pipeline import OnProgress, Outcome
 
 SCOPE = "optimized"
+DEVICES = ("auto", "cpu", "cuda")
 TASKS = ("transcribe", "translate")
 MODEL_HINT = "--model bundled, the folder of a Whisper checkpoint, or its name on the hub"
 
@@ -37,7 +39,7 @@ class Transcriber:
 
     def __init__(
         self,
-        model: str = "bundled",
+        model: str | Path = "bundled",
         *,
         scope: str = SCOPE,
         batch: int = 1,
@@ -51,8 +53,8 @@ class Transcriber:
         device: str = "auto",
     ) -> None:
         sequential = batch == 1 if sequential is None else sequential
-        _check(batch, task, language, previous_tokens, sequential)
-        cfg = configuration(model, scope)
+        _check(batch, task, language, previous_tokens, sequential, device)
+        cfg = configuration(os.fspath(model), scope)
 
         from experiments import models
         from experiments.transcribe.long_form import LongFormOptions, decode_stretch
@@ -77,12 +79,13 @@ class Transcriber:
         return outcome.transcript
 
     def many(
-        self, paths: Iterable[str | Path], on_progress: OnProgress = lambda *_: None
+        self, paths: Iterable[str | Path] | str | Path, on_progress: OnProgress = lambda *_: None
     ) -> Iterator[Outcome]:
         """What becomes of each file, in their order: one that can't be used does not stop the others.
 
         on_progress: told of each file how many more of its seconds are done.
         """
+        paths = [paths] if isinstance(paths, str | Path) else paths
         return self._pipeline.transcribe(map(Path, paths), on_progress)
 
 
@@ -166,8 +169,10 @@ def _scope_hint() -> str:
     return f"--scope with one of: {', '.join(fit)}"
 
 
-def _check(batch: int, task: str, language: str, previous_tokens: int, sequential: bool) -> None:
+def _check(batch: int, task: str, language: str, previous_tokens: int, sequential: bool, device: str) -> None:
     """What can be said before a model is loaded; UserError."""
+    if device not in DEVICES:
+        raise UserError(f"there is no device {device!r}", f"--device with one of: {', '.join(DEVICES)}")
     if batch < 1:
         raise UserError(f"--batch {batch} decodes nothing", "--batch 1 or more")
     if task not in TASKS:

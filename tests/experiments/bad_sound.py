@@ -13,6 +13,17 @@ def tone(seconds: float, rate_hz: int = 16_000, channels: int = 1) -> np.ndarray
     return np.repeat(wave[:, None], channels, axis=1).astype(np.float32)
 
 
+def guessed_mp3(folder: Path) -> Path:
+    """Two seconds that no header tells of: libsndfile guesses more, from the size and the first frame."""
+    path = folder / "a.mp3"
+    pcm = np.zeros(32_000, np.float32)
+    pcm[16_000:] = np.random.default_rng(0).uniform(-0.5, 0.5, 16_000)
+    soundfile.write(path, pcm, 16_000)
+    whole = path.read_bytes()
+    path.write_bytes(whole[whole.index(whole[:2], 100) :])  # without its first frame, which is the header
+    return path
+
+
 def bad_sound(folder: Path, kind: str) -> Path:
     """One file (or a missing one) for each way in which audio can be unusable."""
     path = folder / f"{kind}.wav"
@@ -25,6 +36,11 @@ def bad_sound(folder: Path, kind: str) -> Path:
             soundfile.write(path, np.zeros(16_000, np.float32), 16_000)
         case "nan":
             soundfile.write(path, np.full(16_000, np.nan, np.float32), 16_000, subtype="FLOAT")
+        case "scale":
+            soundfile.write(path, 32_767 * tone(1.0), 16_000, subtype="FLOAT")
+        case "raw":
+            path = folder / "raw.raw"
+            path.write_bytes(bytes(32_000))
         case "short":
             soundfile.write(path, tone(0.01), 16_000)
         case "truncated":
@@ -54,6 +70,8 @@ BAD_SOUND = {
     "text": "is not a sound file",
     "zeros": "silence only",
     "nan": "NaN",
+    "scale": "holds samples as large as",
+    "raw": "is raw sound",
     "short": "0.010 s",
     "truncated": "truncated",
     "truncated-flac": "truncated",

@@ -9,7 +9,7 @@ import pytest
 import soundfile
 
 from experiments import audio
-from tests.experiments.bad_sound import tone
+from tests.experiments.bad_sound import guessed_mp3, tone
 from tests.experiments.conftest import CLIPS
 
 
@@ -39,6 +39,12 @@ def test_eight_channels_at_96_khz_are_mixed_down_and_resampled_with_a_note(tmp_p
     assert abs(len(samples) - 16_000) <= 1
     middle = samples[2000:-2000]  # resampling rings at the edges
     np.testing.assert_allclose(middle, tone(1.0)[2000 : 2000 + len(middle), 0], atol=5e-3)
+
+
+def test_an_mp3_that_does_not_say_its_length_is_not_called_truncated(tmp_path: Path) -> None:
+    path = guessed_mp3(tmp_path)
+    assert audio.check(path, 600) == []
+    assert audio.load(path)[0].dur_s == pytest.approx(2.0, abs=0.2)
 
 
 def test_a_folder_is_read_in_order_of_names_and_ignores_other_files(tmp_path: Path) -> None:

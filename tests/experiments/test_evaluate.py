@@ -18,8 +18,9 @@ from transformers import PreTrainedTokenizerFast
 from experiments import draft as drafts
 from experiments import models
 from experiments.audio import sound_files
+from experiments.bundled import CHECKPOINT, HELD_OUT
 from experiments.evaluate import agreement, pipeline, robustness, timestamps, words
-from experiments.evaluate.__main__ import CHECKPOINT, HELD_OUT, main
+from experiments.evaluate.__main__ import main
 from experiments.evaluate.subject import TRUTH_FILE, Subject, open_subject, with_timestamps
 from harness.errors import ExitCode
 from tests.experiments.conftest import CLIPS

@@ -13,7 +13,7 @@ from rapidfuzz.distance import Levenshtein
 from torch import nn
 
 from experiments import quantize, word_errors
-from experiments.evaluate.__main__ import CHECKPOINT, HELD_OUT
+from experiments.bundled import CHECKPOINT, HELD_OUT
 from experiments.evaluate.subject import LANGUAGE, Greedy, Subject, open_subject
 from experiments.options import Options
 from experiments.quantize import Int8Linear

@@ -7,8 +7,10 @@ import json
 import os
 import pty
 import shlex
+import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,14 +18,17 @@ import numpy as np
 import pytest
 import soundfile
 import srt
+from rich.console import Console
 
+from experiments.bundled import CHECKPOINT
 from experiments.transcribe import Segment, Transcriber
 from experiments.transcribe.__main__ import main
+from experiments.transcribe.progress import Bar
 from experiments.transcribe.transcriber import configuration, mechanisms
 from harness.errors import ExitCode, UserError
 from tests.experiments.bad_sound import bad_sound
 from tests.experiments.conftest import CLIPS, ROOT
-from tests.experiments.test_transcribe_reading import M4A
+from tests.experiments.test_transcribe_ffmpeg import M4A, SOUND, StandIn
 
 HARBOUR = CLIPS / "harbour.flac"
 WORDS = "The quick brown fox jumps over the lazy dog while seven ships sail slowly into the harbour at dawn."
@@ -68,7 +73,7 @@ def test_bad_files_are_said_and_the_others_done(sounds: Path, tmp_path: Path) ->
         "truncated.wav": "truncated",
         "truncated.flac": "truncated",
         "short.wav": "0.010 s",
-        "phone.m4a": "is MPEG-4 audio or video, ",
+        "phone.m4a": "is MPEG-4 audio or video, which ",
         "absent.wav": "does not exist",
     }.items():
         (line,) = [line for line in done.stderr.splitlines() if name in line and line.startswith("error: ")]
@@ -136,6 +141,7 @@ def test_standard_input_to_standard_output(
         (["--format", "txt", "--format", "srt"], ExitCode.USAGE, "--out FOLDER"),
         (["{clips}", "--format", "srt"], ExitCode.USAGE, "--out FOLDER"),
         (["--format", "srt", "--out", "{out}.srt"], ExitCode.USAGE, "looks like a file"),
+        ([""], ExitCode.USAGE, "'' names no sound"),
         (["--model", ""], ExitCode.USAGE, "--model '' names no model"),
         (["--scope", "../config"], ExitCode.USAGE, "there is no scope '../config'"),
         (["--scope", "speculative"], ExitCode.USAGE, "such as optimized"),
@@ -152,6 +158,32 @@ def test_mistakes_are_said(
     assert main([str(HARBOUR), *given]) == code
     found = capsys.readouterr().err
     assert said in found and "try: " in found and "Traceback" not in found
+
+
+def test_an_empty_folder_name_is_not_the_folder_where_we_are(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main([str(HARBOUR), "--out", ""])
+    assert "'' names no folder" in capsys.readouterr().err
+
+
+NAMES = ("-dash.flac", "-", "x" * 250 + ".flac", os.fsdecode(b"latin \xe9.flac"), "two\nlines.flac")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_any_name_will_do(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if name != "-":
+        shutil.copy(HARBOUR, tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    asked = ["--out", "out", "--", name]
+    for said in ("1 file, 6.8 s of sound", "1 file done before"):
+        # - is standard input behind --, too.
+        monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(HARBOUR.read_bytes())))
+        assert main(asked) == ExitCode.OK
+        assert capsys.readouterr().err.startswith(said)
+    (text,) = (tmp_path / "out").glob("*.txt")
+    assert text.read_text() == WORDS + "\n"
 
 
 @pytest.mark.parametrize(
@@ -176,10 +208,9 @@ def test_no_option_without_effect_is_silent(
 
 
 def test_a_model_of_english_only_is_not_told_another_language(tmp_path: Path) -> None:
-    checkpoint = ROOT / "experiments" / "checkpoint"
-    for file in checkpoint.iterdir():
+    for file in CHECKPOINT.iterdir():
         (tmp_path / file.name).symlink_to(file)
-    rules = json.loads((checkpoint / "generation_config.json").read_text())
+    rules = json.loads((CHECKPOINT / "generation_config.json").read_text())
     (tmp_path / "generation_config.json").unlink()
     (tmp_path / "generation_config.json").write_text(json.dumps(rules | {"is_multilingual": False}))
     with pytest.raises(UserError, match="English only"):
@@ -209,3 +240,33 @@ def test_three_lines_of_python() -> None:
     assert (segment.text, segment.words) == (" " + WORDS, ())
     assert 0 <= segment.start < 0.5 < 6 < segment.end < 6.9
     assert segment.avg_logprob > -0.2 and segment.no_speech_prob < 0.01 and segment.tokens
+
+
+def test_the_bar_knows_how_long_all_is_unless_a_header_does_not_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand_in = StandIn(tmp_path)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    sounds = [HARBOUR, tmp_path / "absent.wav", stand_in.file]
+    for dur, shown in (("00:00:02.00", "3/9 s"), ("N/A", "3 s")):
+        stand_in.says(SOUND.format(dur=dur), 2.0)
+        bar = Bar(sounds, Console(file=io.StringIO(), force_terminal=True, width=200))
+        bar.finding.join()
+        bar.advance(HARBOUR, 3.0)
+        with bar.progress.console.capture() as screen:
+            bar.progress.console.print(bar.progress.make_tasks_table(bar.progress.tasks))
+        assert f" {shown} " in screen.get()
+
+
+def test_python_code_may_name_things_as_it_likes() -> None:
+    """A path instead of its name, one file instead of several; what is no device is not a CPU."""
+    transcriber = Transcriber(CHECKPOINT)
+    assert [outcome.path for outcome in transcriber.many(str(HARBOUR))] == [HARBOUR]
+    with pytest.raises(UserError, match="no device 'cuda:0'"):
+        Transcriber(device="cuda:0")
+
+
+def test_threads_can_share_a_transcriber() -> None:
+    transcriber = Transcriber()
+    with ThreadPoolExecutor(4) as pool:
+        assert [found.text for found in pool.map(transcriber, [HARBOUR] * 8)] == [WORDS] * 8
