@@ -17,11 +17,11 @@ from harness.phases import DECODE, ITER
 from harness.publish import PAGE
 from harness.record import Record, code_label, day, days
 from harness.results import tokens_in_words
-from harness.verdict import shown
+from harness.verdict import found_in_words, held_in_words, outcome, shown
 
 # Like pandas behind it, not before there is something to show.
 if TYPE_CHECKING:
-    from analysis.html import Report, Run, Traced
+    from analysis.html import Hypothesis, Report, Run, Traced
 
 
 def of_run(record: Record, outputs: Path, detail: Traced | None, compare_with: str | None) -> Report:
@@ -55,6 +55,7 @@ def of_run(record: Record, outputs: Path, detail: Traced | None, compare_with: s
         bars=[one.bar for one in (reference, detail) if one],
         traced=[detail] if detail else [],
         runs=runs,
+        hypotheses=[_hypothesis(record, outputs, record.scope)] if record.verdict else [],
         environment=environment(record, outputs / record.id),
         notes=notes({record.scope: record}),
         warnings=warnings,
@@ -78,6 +79,11 @@ def of_sweep(records: Sequence[Record], labels: Sequence[str], outputs: Path, li
         bars=[one.bar for one in found],
         traced=found,
         runs=[run_row(record, label, f"{links}{record.id}/{PAGE}") for label, record in by_label.items()],
+        hypotheses=[
+            _hypothesis(record, outputs, label, f"{links}{record.id}/{PAGE}")
+            for label, record in by_label.items()
+            if record.verdict
+        ],
         environment=shared([environment(record, outputs / record.id) for record in records]),
         notes=notes(by_label),
     )
@@ -137,6 +143,19 @@ def environment(record: Record, folder: Path) -> list[tuple[str, str]]:
         and f"recorded apart, with tokens that take {report.longer(record.metrics[METRICS_OVERHEAD])}",
     }
     return [(term, str(value)) for term, value in about.items() if value]
+
+
+def _hypothesis(record: Record, outputs: Path, label: str, href: str = "") -> Hypothesis:
+    """What a run was to show, and whether it did."""
+    from analysis.html import Expectation, Hypothesis
+
+    expectations = [
+        Expectation(row["metric"], row["expect"], found_in_words(row), row["held"], held_in_words(row))
+        for row in record.verdict
+    ]
+    claim = _config(outputs / record.id).get("hypothesis", {}).get("claim", "")
+    tokens = tokens_in_words(record.tokens_match)
+    return Hypothesis(label, claim, expectations, outcome(record.verdict), tokens, href)
 
 
 def _detail(record: Record, outputs: Path, label: str) -> Traced | None:

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.metrics import FLOOR_MS, FLOOR_RATIO, METRICS_OVERHEAD
-from harness.verdict import shown
+from harness.verdict import found_in_words, held_in_words, shown
 
 WIDTH = 120  # of report.txt, and of output that goes to no terminal
 
@@ -127,11 +127,8 @@ def verdict_table(verdict: Sequence[Mapping[str, Any]], claim: str) -> Table:
     """What the scope's hypothesis expected, and what came out."""
     table = Table("expected", "found", "verdict", title_justify="left", title_style="bold", box=SIMPLE)
     table.title = f"Hypothesis: {claim}"
-    words = {True: "held", False: "DID NOT HOLD", None: "undecided"}
     for row in verdict:
-        found = "" if row["value"] is None else shown(row["metric"], row["value"])
-        why = f": {row['why']}" if row["why"] else ""
-        table.add_row(f"{row['metric']} {row['expect']}", found, words[row["held"]] + why)
+        table.add_row(f"{row['metric']} {row['expect']}", found_in_words(row), held_in_words(row))
     return table
 
 

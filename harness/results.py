@@ -19,7 +19,7 @@ from harness.plan import MEASURE_JSON
 from harness.record import Record, code_label, days
 from harness.report import screen
 from harness.store import NAME, Store, results_left
-from harness.verdict import shown
+from harness.verdict import outcome, shown
 
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 WORDS, VERDICT = "WER (CER)", "hypothesis"
@@ -156,7 +156,7 @@ def table_row(run: dict[str, Any], metrics: dict[str, float]) -> list[str]:
         cell("profiling_overhead", lambda share: f"{round(share, 2) + 0.0:+.0%}"),  # no -0%
         _words(metrics),
         tokens_in_words(json.loads(run["tokens_match"] or "null")),
-        _outcome(json.loads(run["verdict"] or "[]")),
+        outcome(json.loads(run["verdict"] or "[]")) or ABSENT,
     ]
 
 
@@ -166,16 +166,6 @@ def _words(metrics: dict[str, float]) -> str:
         return ABSENT
     wer, cer = (shown(name, metrics[name]) for name in ERROR_RATES)
     return f"{wer} ({cer})"
-
-
-def _outcome(verdict: Sequence[dict[str, Any]]) -> str:
-    """Whether all that a scope's hypothesis expects came true, or what did not."""
-    failed = [row["metric"] for row in verdict if row["held"] is False]
-    if failed:
-        return f"did not hold: {', '.join(failed)}"
-    if any(row["held"] is None for row in verdict):
-        return "undecided"
-    return "held" if verdict else ABSENT
 
 
 def without_empty(

@@ -47,6 +47,27 @@ def _judge_one(
     return row | {"value": metrics[name], "held": held(metrics[name]), "why": ""}
 
 
+def found_in_words(row: Mapping[str, Any]) -> str:
+    """What a row of `judge` found, empty where nothing was."""
+    return "" if row["value"] is None else shown(row["metric"], row["value"])
+
+
+def held_in_words(row: Mapping[str, Any]) -> str:
+    """Whether an expectation held, and why that is undecided."""
+    word = {True: "held", False: "DID NOT HOLD", None: "undecided"}[row["held"]]
+    return f"{word}: {row['why']}" if row["why"] else word
+
+
+def outcome(verdict: Sequence[Mapping[str, Any]]) -> str:
+    """Whether all that a scope's hypothesis expects came true, or what did not; empty without a verdict."""
+    failed = [row["metric"] for row in verdict if row["held"] is False]
+    if failed:
+        return f"did not hold: {', '.join(failed)}"
+    if any(row["held"] is None for row in verdict):
+        return "undecided"
+    return "held" if verdict else ""
+
+
 def not_compared(why: str) -> dict[str, Any]:
     """What `compare_tokens` gives where there is nothing to compare with."""
     return {"run": None, "identical": None, "agreement": None, "why": why}

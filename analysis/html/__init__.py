@@ -1,6 +1,17 @@
 """report.html: one self-contained page about a trace or a run."""
 
 from analysis.html.page import render, write
-from analysis.html.view import Report, Run, Traced, figures, of_trace, traced
+from analysis.html.view import Expectation, Hypothesis, Report, Run, Traced, figures, of_trace, traced
 
-__all__ = ["Report", "Run", "Traced", "figures", "of_trace", "render", "traced", "write"]
+__all__ = [
+    "Expectation",
+    "Hypothesis",
+    "Report",
+    "Run",
+    "Traced",
+    "figures",
+    "of_trace",
+    "render",
+    "traced",
+    "write",
+]

@@ -96,12 +96,41 @@ class Run:
 
 
 @dataclass(frozen=True)
+class Expectation:
+    """What was expected of a metric and what was found, in words; held: None where that is undecided."""
+
+    metric: str
+    expected: str  # "at most 15.0%"
+    found: str  # empty where nothing was
+    held: bool | None
+    outcome: str  # "held", "undecided: not measurable here"
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """What a run was to show, and whether it did."""
+
+    label: str
+    claim: str
+    expectations: Sequence[Expectation]
+    outcome: str  # of all together: "held", "did not hold: speedup"
+    tokens: str  # like href as in `Run`
+    href: str = ""
+
+    @property
+    def failed(self) -> bool:
+        """Whether anything expected did not come true."""
+        return any(one.held is False for one in self.expectations)
+
+
+@dataclass(frozen=True)
 class Report:
     """A whole page.
 
     bars: the runs whose time is compared, each against the first. traced: the traces that are shown in
-    detail. runs: empty where there is nothing but a trace. environment: pairs of a term and its value.
-    notes: where the numbers come from. warnings: what limits them.
+    detail. runs: empty where there is nothing but a trace. hypotheses: of the runs that had one; a single
+    one is shown in full, several with a line each. environment: pairs of a term and its value. notes: where
+    the numbers come from. warnings: what limits them.
     """
 
     title: str
@@ -109,6 +138,7 @@ class Report:
     bars: Sequence[Breakdown] = ()
     traced: Sequence[Traced] = ()
     runs: Sequence[Run] = ()
+    hypotheses: Sequence[Hypothesis] = ()
     environment: Sequence[tuple[str, str]] = ()
     notes: Sequence[str] = ()
     warnings: Sequence[str] = ()

@@ -322,6 +322,40 @@ def test_a_run_without_a_trace_has_a_page(tmp_path: Path) -> None:
     assert "6.70 to 7.30" in page.words
 
 
+def hypothesis(label: str, held: bool | None, outcome: str, said: str) -> html.Hypothesis:
+    rows = [html.Expectation(f"{label}.idle", "at most 15.0%", "20.6%", held, outcome)]
+    return html.Hypothesis(label, f"{EVIL} pays", rows, said, "identical", f"{label}.html")
+
+
+def failed_cells(page: Page) -> int:
+    return sum(tag == "td" and attrs.get("class") == "failed" for tag, attrs in page.elements)
+
+
+@pytest.mark.parametrize(
+    ("held", "outcome"), [(True, "held"), (False, "DID NOT HOLD"), (None, "undecided: not measurable here")]
+)
+def test_a_hypothesis_stands_on_the_page_whatever_came_of_it(held: bool | None, outcome: str) -> None:
+    one = hypothesis("graphs", held, outcome, outcome)
+    page = Page(html.render(html.Report("t", "h", [bar("t", 1, 1)], hypotheses=[one])))
+    assert page.headings[0] == "Hypothesis" and page.count("script") == 1, "claims are text"
+    assert f"{EVIL} pays" in page.words
+    assert f"graphs.idleat most 15.0%20.6%{outcome}" in page.words
+    assert failed_cells(page) == (held is False)
+
+
+def test_several_hypotheses_are_a_line_each() -> None:
+    two = [
+        hypothesis(EVIL, True, "held", "held"),
+        hypothesis("int8", False, "DID NOT HOLD", "did not hold: int8.idle"),
+    ]
+    page = Page(html.render(html.Report("t", "h", hypotheses=two)))
+    assert page.headings[0] == "Hypotheses" and page.count("script") == 1
+    assert f"{EVIL}heldidentical" in page.words
+    assert "int8did not hold: int8.idleidentical" in page.words
+    assert ("a", {"href": "int8.html"}) in page.elements, "where the claim and the numbers are"
+    assert failed_cells(page) == 1 and "at most 15.0%" not in page.words
+
+
 def test_a_trace_without_gpu_work_says_so(tmp_path: Path) -> None:
     export = Export()
     export.domain("harness")
@@ -354,7 +388,9 @@ def test_a_browser_shows_the_page_and_has_nothing_to_complain_about(
 ) -> None:
     trace, acc = eager
     acc = replace(acc, kernels=acc.kernels.assign(name=[EVIL, *acc.kernels["name"].astype(str)[1:]]))
-    page = html.write(tmp_path / "report.html", html.of_trace(trace, acc, with_memory(acc)))
+    report = html.of_trace(trace, acc, with_memory(acc))
+    report = replace(report, hypotheses=[hypothesis("graphs", False, "DID NOT HOLD", "")])
+    page = html.write(tmp_path / "report.html", report)
     dom, console, shot = browse(chromium, page)
     assert console == "", "the page may load nothing, so a request would be reported here as refused"
     assert 'role="button"' in dom, "its script ran"

@@ -45,3 +45,33 @@ def test_each_tile_of_a_run_with_a_recorded_trace_says_whose_it_is() -> None:
     assert tiles["ms per token, unprofiled (recorded on NVIDIA H200)"] == "7.00"
     assert all(what.endswith(("(this machine, tiny)", "(recorded on NVIDIA H200)")) for what in tiles)
     assert "50.00%" not in tiles.values(), "of another model"
+
+
+def test_a_page_says_what_was_expected_and_found() -> None:
+    record = run_of("speculative")
+    (one,) = page.of_run(record, PUBLISHED, None, None).hypotheses
+    assert one.claim.startswith("Verifying four tokens costs about what one costs")
+    assert [(row.metric, row.expected, row.found, row.outcome) for row in one.expectations] == [
+        ("speedup", "at least 1.5", "0.7128", "DID NOT HOLD"),
+        ("acceptance", "at least 60.0%", "0.0%", "DID NOT HOLD"),
+        ("token_agreement", "at least 99.00%", "100.00%", "held"),
+    ]
+    assert one.failed
+    why = {"value": None, "held": None, "why": "not measurable here"}
+    here = replace(record, verdict=[record.verdict[0] | why])
+    (one,) = page.of_run(here, PUBLISHED, None, None).hypotheses
+    (row,) = one.expectations
+    assert (row.found, row.outcome) == ("", "undecided: not measurable here") and not one.failed
+
+
+def test_runs_that_had_nothing_to_show_have_no_line() -> None:
+    scopes = ["baseline", "int8", "speculative"]
+    baseline, *others = map(run_of, scopes)
+    runs = [replace(baseline, verdict=[]), *others]
+    lines = page.of_sweep(runs, scopes, PUBLISHED, links="").hypotheses
+    assert [(line.label, line.outcome) for line in lines] == [
+        ("int8", "did not hold: token_agreement"),
+        ("speculative", "did not hold: speedup, acceptance"),
+    ]
+    assert lines[0].tokens.endswith("80.00% equal") and lines[1].tokens == "identical"
+    assert not page.of_run(runs[0], PUBLISHED, None, None).hypotheses
