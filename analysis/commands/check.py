@@ -33,7 +33,8 @@ examples:
   python -m analysis check NEW --baseline OLD --max latency=+5% --max decode.idle_share=+2pt --json
 
 exit codes: 0 within the limits · 1 regression · 2 wrong usage, unknown metric · 3 too noisy to tell
-            4 the runs did different work (--force compares them all the same) · 6 a run can't be read
+            4 the runs did different work, or a limited metric means another thing in their traces (--force
+            compares them all the same) · 6 a run can't be read
 """
 
 
@@ -47,7 +48,10 @@ def main(argv: Sequence[str]) -> int:
             raise TraceError(f"{bare.path} is a trace, not a run", "python -m analysis compare takes traces")
         warnings = subjects.check(baseline, run, force=arguments.force)
         outcomes = [limits.hold(limit, baseline, run) for limit in arguments.max]
-        warnings += numbers.recorded(baseline, run, [outcome.change for outcome in outcomes])
+        changes = [outcome.change for outcome in outcomes]
+        traced = [one.metric for one in changes if one.is_traced]
+        warnings += subjects.check_traces(baseline, run, traced, force=arguments.force)
+        warnings += numbers.recorded(baseline, run, changes)
     except subjects.NotComparable as error:
         return common.fail(error, error.hint, Exit.NOT_COMPARABLE)
     except TraceError as error:
@@ -91,8 +95,6 @@ def _parser() -> argparse.ArgumentParser:
         metavar="METRIC=LIMIT",
         help="how much a metric may rise; repeatable",
     )
-    parser.add_argument(
-        "--force", action="store_true", help="check runs of different models or audio as well"
-    )
+    parser.add_argument("--force", action="store_true", help="check runs that don't compare as well")
     parser.add_argument("--json", action="store_true", help="print JSON")
     return parser

@@ -16,6 +16,10 @@ from analysis.errors import TraceError
 RECORD, MEASURED = "run.json", "measure.json"
 TRACES = ("trace.sqlite", "trace.sqlite.xz")
 _WHAT = "a run folder (with run.json), a folder of runs, or a trace (.sqlite, .sqlite.xz)"
+ONE_HAS_WHOLE_GRAPHS = (
+    "one trace has its CUDA graphs as a whole: kernels, and gaps between them, don't compare; its busy time "
+    "includes those gaps"
+)
 
 
 class NotComparable(TraceError):
@@ -143,6 +147,25 @@ def check(a: Subject, b: Subject, *, force: bool) -> list[str]:
             f"{bare}: a trace alone doesn't say which model, audio and versions were run; not checked",
         ]
     return warnings + _different_conditions(a, b)
+
+
+def check_traces(a: Subject, b: Subject, metrics: Sequence[str], *, force: bool) -> list[str]:
+    """The same for metrics that come from the traces, which must have CUDA graphs in the same form."""
+    if not metrics or not (a.trace and b.trace) or _whole_graphs(a.trace) == _whole_graphs(b.trace):
+        return []
+    if not force:
+        raise NotComparable(
+            f"{', '.join(metrics)}: of {a.name} and {b.name}, {ONE_HAS_WHOLE_GRAPHS}",
+            "limit latency, which no trace is needed for, or add --force",
+        )
+    return [f"compared because of --force: {ONE_HAS_WHOLE_GRAPHS}"]
+
+
+def _whole_graphs(trace: Path) -> bool:
+    from analysis.reading.trace import Trace  # pandas takes long to import
+
+    with Trace.open(trace) as opened:
+        return opened.whole_graphs
 
 
 def _different_work(a: Subject, b: Subject) -> list[str]:

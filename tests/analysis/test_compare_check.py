@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from runs_on_disk import write_run, write_trace
+from synthetic_export import Export
 from test_analysis_command import analysis
 
 from analysis.__main__ import main
@@ -230,6 +231,31 @@ def test_what_cannot_be_checked_is_said(
     assert code == 6 and "holds no finished run" in message
     code, message = said(tmp_path / "nowhere")
     assert code == 6 and "no such file or folder" in message
+
+
+def test_what_a_trace_tells_is_not_held_against_a_trace_with_whole_graphs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    idle = {"decode.idle_share": 0.13, "kernels_per_token": 9.0, "decode.dram_share": 0.1}
+    nodes, other, whole = (write_run(tmp_path / name / "1", [7.0] * 8, metrics=idle) for name in "abc")
+    for run in (nodes, other):
+        write_trace(run / "trace.sqlite", 2, 1000, {"a": 1000})
+    export = Export()
+    export.graph(0, 1000, None)
+    export.write(whole / "trace.sqlite")
+
+    def gate(run: Path, *options: str) -> tuple[int, str]:
+        code = main(["check", str(run), "--baseline", str(nodes), *options])
+        said = capsys.readouterr()
+        return code, " ".join((said.out + said.err).split())
+
+    for metric in ("decode.idle_share", "kernels_per_token"):
+        code, said = gate(whole, "--max", "latency=+5%", "--max", f"{metric}=0")
+        assert code == 4 and f"{metric}: of a and c, one trace has its CUDA graphs as a whole" in said
+        assert gate(other, "--max", f"{metric}=0")[0] == 0
+    code, said = gate(whole, "--max", "decode.idle_share=0", "--force")
+    assert code == 0 and "warning: compared because of --force: one trace has" in said
+    assert gate(whole, "--max", "latency=+5%", "--max", "decode.dram_share=0")[0] == 0
 
 
 def test_wrong_usage_is_2(baseline: Path, tmp_path: Path) -> None:
