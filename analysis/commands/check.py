@@ -19,7 +19,7 @@ _EPILOG = """\
 METRIC   any number of run.json (decode.idle_share, kernels_per_token, wer …), or `latency`: ms_per_token
          where both runs have it, total_ms otherwise
 LIMIT    +5%   at most 5% more than the baseline    +2pt  at most 0.02 more, for shares
-         3.5   at most 3.5 more, in the metric's unit
+         +3.5  at most 3.5 more, in the metric's unit
 
 A change counts with its 95% interval (bootstrap over iterations): it is a regression if all of that lies
 above the limit, and too noisy to tell if only the measured value does, or if a regression of three times the
@@ -45,7 +45,9 @@ def main(argv: Sequence[str]) -> int:
     try:
         baseline, run = (subjects.only(path) for path in (arguments.baseline, arguments.run))
         if bare := next((one for one in (baseline, run) if not one.record), None):
-            raise TraceError(f"{bare.path} is a trace, not a run", "python -m analysis compare takes traces")
+            raise TraceError(
+                f"{bare.path} is a file, not a run's folder", "traces are for: python -m analysis compare A B"
+            )
         warnings = subjects.check(baseline, run, force=arguments.force)
         outcomes = [limits.hold(limit, baseline, run) for limit in arguments.max]
         changes = [outcome.change for outcome in outcomes]
@@ -57,7 +59,7 @@ def main(argv: Sequence[str]) -> int:
     except TraceError as error:
         return common.fail_trace(error)
     except limits.UnknownMetric as error:
-        return common.fail(error, f"one of: {', '.join(error.known)}", Exit.USAGE)
+        return common.fail(error, error.hint, Exit.USAGE)
     worst = limits.worst(outcomes)
     code = {limits.REGRESSION: Exit.REGRESSION, limits.NOISY: Exit.NOISY, limits.FINE: Exit.OK}[worst]
     if arguments.json:

@@ -54,6 +54,14 @@ def test_a_run_that_got_slower_does_not_pass(slower: float) -> None:
     assert found[FINE] == 0 and found[REGRESSION] >= 0.9 * DRAWS
 
 
+def test_a_limit_is_shown_as_the_change_that_it_is(
+    baseline: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for written, shown in (("0.5", "+0.5"), ("+0.5", "+0.5"), ("-0", "-0"), ("5%", "+5%")):
+        assert main(["check", str(baseline), "--baseline", str(baseline), "--max", f"latency={written}"]) == 0
+        assert f" {shown} " in capsys.readouterr().out
+
+
 def test_a_run_that_got_faster_passes() -> None:
     rng = np.random.default_rng(14)
     assert {verdict(iterations_ms(rng, 20), iterations_ms(rng, 20) / 2) for _ in range(20)} == {FINE}
@@ -220,13 +228,17 @@ def test_what_cannot_be_checked_is_said(
         return code, capsys.readouterr().err
 
     code, message = said(baseline, "nonsense=+5%")
-    assert code == 2 and "has no metric nonsense" in message
+    assert code == 2 and "error: base has no metric nonsense" in message and "try: one of: latency" in message
     assert "latency, total_ms" in message and "kernels_per_token" in message
+    code, message = said(other, "latncy=+5%", "--force")
+    assert (
+        code == 2 and "base and other have no metric latncy" in message and "try: latency; one of" in message
+    )
     code, message = said(other)
     assert code == 4 and "model: tiny and large" in message and "--force" in message
     assert said(other, "latency=+5%", "--force")[0] == 0
     code, message = said(trace)
-    assert code == 6 and "is a trace, not a run" in message
+    assert code == 6 and "is a file, not a run's folder" in message and "compare A B" in message
     code, message = said(tmp_path / "empty")
     assert code == 6 and "holds no finished run" in message
     code, message = said(tmp_path / "nowhere")
