@@ -36,11 +36,19 @@ with --gpu-metrics-devices=0 --gpu-metrics-frequency=100000 it also tells what t
 that makes the GPU faster and its gaps shorter, so take gaps from a trace without
 
 exit codes: 0 done · 2 wrong usage · 5 files can't be written · 6 the trace can't be analysed
+            130 interrupted, and so for the commands
 """
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _run(list(sys.argv[1:] if argv is None else argv))
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return Exit.INTERRUPTED
+
+
+def _run(words: list[str]) -> int:
     if words and words[0] in COMMANDS:
         return int(import_module(f"analysis.commands.{words[0]}").main(words[1:]))
     return _trace(_parser().parse_args(words))

@@ -258,6 +258,34 @@ def test_bad_traces_are_6_with_a_message_and_a_way_on(case: str, tmp_path: Path,
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    "words", [("TRACE",), ("export", "TRACE", "--perfetto"), ("compare", "TRACE", "TRACE")]
+)
+def test_ctrl_c_is_130_without_a_traceback(
+    words: tuple[str, ...],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def interrupted(path: Path) -> Export:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("analysis.reading.trace.Export", interrupted)
+    trace = write_trace(tmp_path / "t.sqlite", 2, 1000, {"a": 1000})
+    assert main([str(trace) if word == "TRACE" else word for word in words]) == 130
+    assert capsys.readouterr().err == "interrupted\n"
+
+
+def test_ctrl_c_while_a_command_is_imported(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(name: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("analysis.__main__.import_module", interrupted)
+    assert main(["check", "--help"]) == 130 and capsys.readouterr().err == "interrupted\n"
+
+
 def test_a_trace_without_nvtx_goes_on_with_a_warning(tmp_path: Path) -> None:
     export = Export()
     export.call(0, 5, 1)
