@@ -13,6 +13,7 @@ from pathlib import Path
 from analysis.commands import common
 from analysis.commands.common import Exit
 from analysis.errors import TraceError
+from analysis.reading.source import trace_at
 
 COMMANDS = ("compare", "check", "export")
 
@@ -21,6 +22,7 @@ examples:
   python -m analysis trace.sqlite                    tables, and report and figures in ./trace-analysis/
   python -m analysis trace.sqlite.xz --out figures   a packed export, figures elsewhere
   python -m analysis trace.sqlite --no-plots         tables only
+  python -m analysis outputs/baseline/UTC            the trace of a run
   python -m analysis trace.sqlite --json             everything as one JSON document, no files
 
 commands (each with a --help of its own):
@@ -58,7 +60,10 @@ def _parser() -> argparse.ArgumentParser:
     description = "Where the GPU's time went in an Nsight Systems export: busy, idle, why, in which phase."
     parser = common.parser("", description, _EXAMPLES)
     parser.add_argument(
-        "trace", type=Path, metavar="TRACE", help="an nsys SQLite export (.sqlite, or .xz, .gz)"
+        "trace",
+        type=trace_at,
+        metavar="TRACE",
+        help="an nsys SQLite export (.sqlite, or .xz, .gz) or a run's folder",
     )
     parser.add_argument(
         "--out", type=Path, metavar="DIR", help="folder for report and figures (default: ./TRACE-analysis)"

@@ -12,9 +12,9 @@ import numpy as np
 
 from analysis.accounting.phases import DECODE_STEP
 from analysis.errors import TraceError
+from analysis.reading.source import RECORD, trace_at
 
-RECORD, MEASURED = "run.json", "measure.json"
-TRACES = ("trace.sqlite", "trace.sqlite.xz")
+MEASURED = "measure.json"
 _WHAT = "a run folder (with run.json), a folder of runs, or a trace (.sqlite, .sqlite.xz)"
 ONE_HAS_WHOLE_GRAPHS = (
     "one trace has its CUDA graphs as a whole: kernels, and gaps between them, don't compare; its busy time "
@@ -225,8 +225,8 @@ def _run(folder: Path) -> Subject:
     if missing := [key for key in needed if key not in record]:
         raise TraceError(f"{folder / RECORD} is not a run's record: it has no {missing[0]}", f"give {_WHAT}")
     measured = _json(folder / MEASURED) if (folder / MEASURED).exists() else {}
-    trace = next((folder / name for name in TRACES if (folder / name).exists()), None)
-    return Subject(str(record["scope"]), folder, trace, record, measured)
+    trace = trace_at(folder)
+    return Subject(str(record["scope"]), folder, None if trace == folder else trace, record, measured)
 
 
 def _json(path: Path) -> dict[str, Any]:

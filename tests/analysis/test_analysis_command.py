@@ -117,6 +117,23 @@ def test_tables_only(recorded: Recorded, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_folder_of_a_run_stands_for_its_trace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = write_run(tmp_path / "scope" / "1", [7.0])
+    write_trace(run / "trace.sqlite", 2, 1000, {"told": 1000})
+    write_trace(run / "metrics.sqlite", 2, 1000, {"sampled": 1000})
+    assert main([str(run), "--json"]) == 0
+    said = capsys.readouterr().out
+    assert "told" in said and "sampled" not in said
+    assert main(["export", str(run), "--perfetto"]) == 0
+    assert (tmp_path / "trace.pftrace").exists()
+    (run / "trace.sqlite").unlink()
+    assert main([str(run)]) == 6
+    assert "is a folder, not a trace\n  try: in it: metrics.sqlite" in capsys.readouterr().err
+
+
 def test_the_report_alone(recorded: Recorded, tmp_path: Path) -> None:
     done = analysis(recorded("h200_graph"), "--no-plots", "--html", "page.html", cwd=tmp_path)
     assert done.returncode == 0 and done.stdout.splitlines()[-1] == str(tmp_path / "page.html")
@@ -224,9 +241,18 @@ def only_ranges(folder: Path, recorded: Recorded) -> Path:
     return export.write(folder / "host.sqlite")
 
 
+def two_exports(folder: Path) -> Path:
+    for name in ("metrics.sqlite", "trace.sqlite"):
+        (folder / name).touch()
+    return folder
+
+
 BAD = {
     "missing file": (lambda folder, _: folder / "nowhere.sqlite", "no such file", "give the .sqlite file"),
     "folder": (lambda folder, _: folder, "is a folder, not a trace", "give the .sqlite file"),
+    "folder of traces": (
+        lambda folder, _: two_exports(folder), "is a folder, not a trace", "in it: trace.sqlite, metrics"
+    ),
     "not SQLite": (named("a.sqlite", b"hello" * 100), "not an SQLite database", "nsys export --type=sqlite"),
     "empty": (named("a.sqlite", b""), "empty (0 bytes)", "nsys export --type=sqlite"),
     "truncated": (truncated, "cut.sqlite is truncated", "nsys export --type=sqlite"),
