@@ -13,6 +13,7 @@ from pathlib import Path
 from analysis.commands import common
 from analysis.commands.common import Exit
 from analysis.errors import TraceError
+from analysis.reading.source import trace_at
 
 COMMANDS = ("compare", "check", "export")
 
@@ -21,6 +22,7 @@ examples:
   python -m analysis trace.sqlite                    tables, and report and figures in ./trace-analysis/
   python -m analysis trace.sqlite.xz --out figures   a packed export, figures elsewhere
   python -m analysis trace.sqlite --no-plots         tables only
+  python -m analysis outputs/baseline/UTC            the trace of a run
   python -m analysis trace.sqlite --json             everything as one JSON document, no files
 
 commands (each with a --help of its own):
@@ -36,11 +38,19 @@ with --gpu-metrics-devices=0 --gpu-metrics-frequency=100000 it also tells what t
 that makes the GPU faster and its gaps shorter, so take gaps from a trace without
 
 exit codes: 0 done · 2 wrong usage · 5 files can't be written · 6 the trace can't be analysed
+            130 interrupted, and so for the commands
 """
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _run(list(sys.argv[1:] if argv is None else argv))
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return Exit.INTERRUPTED
+
+
+def _run(words: list[str]) -> int:
     if words and words[0] in COMMANDS:
         return int(import_module(f"analysis.commands.{words[0]}").main(words[1:]))
     return _trace(_parser().parse_args(words))
@@ -50,7 +60,10 @@ def _parser() -> argparse.ArgumentParser:
     description = "Where the GPU's time went in an Nsight Systems export: busy, idle, why, in which phase."
     parser = common.parser("", description, _EXAMPLES)
     parser.add_argument(
-        "trace", type=Path, metavar="TRACE", help="an nsys SQLite export (.sqlite, or .xz, .gz)"
+        "trace",
+        type=trace_at,
+        metavar="TRACE",
+        help="an nsys SQLite export (.sqlite, or .xz, .gz) or a run's folder",
     )
     parser.add_argument(
         "--out", type=Path, metavar="DIR", help="folder for report and figures (default: ./TRACE-analysis)"

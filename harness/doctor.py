@@ -79,11 +79,16 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m harness.doctor",
         description=__doc__,
-        epilog="exit codes: 0 the project can be used here (with or without a GPU) · 4 it can't",
+        epilog="exit codes: 0 the project can be used here (with or without a GPU) · 4 it can't · "
+        "130 interrupted",
     )
     parser.add_argument("--json", action="store_true", help="print the checks as JSON")
     arguments = parser.parse_args(argv)
-    checks = examine()
+    try:
+        checks = examine()
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return ExitCode.INTERRUPTED
     if arguments.json:
         print(json.dumps({"usable": usable(checks), "checks": [asdict(check) for check in checks]}, indent=2))
     else:

@@ -19,7 +19,7 @@ _EPILOG = """\
 METRIC   any number of run.json (decode.idle_share, kernels_per_token, wer …), or `latency`: ms_per_token
          where both runs have it, total_ms otherwise
 LIMIT    +5%   at most 5% more than the baseline    +2pt  at most 0.02 more, for shares
-         3.5   at most 3.5 more, in the metric's unit
+         +3.5  at most 3.5 more, in the metric's unit
 
 A change counts with its 95% interval (bootstrap over iterations): it is a regression if all of that lies
 above the limit, and too noisy to tell if only the measured value does, or if a regression of three times the
@@ -33,7 +33,8 @@ examples:
   python -m analysis check NEW --baseline OLD --max latency=+5% --max decode.idle_share=+2pt --json
 
 exit codes: 0 within the limits · 1 regression · 2 wrong usage, unknown metric · 3 too noisy to tell
-            4 the runs did different work (--force compares them all the same) · 6 a run can't be read
+            4 the runs did different work, or a limited metric means another thing in their traces (--force
+            compares them all the same) · 6 a run can't be read
 """
 
 
@@ -44,16 +45,21 @@ def main(argv: Sequence[str]) -> int:
     try:
         baseline, run = (subjects.only(path) for path in (arguments.baseline, arguments.run))
         if bare := next((one for one in (baseline, run) if not one.record), None):
-            raise TraceError(f"{bare.path} is a trace, not a run", "python -m analysis compare takes traces")
+            raise TraceError(
+                f"{bare.path} is a file, not a run's folder", "traces are for: python -m analysis compare A B"
+            )
         warnings = subjects.check(baseline, run, force=arguments.force)
         outcomes = [limits.hold(limit, baseline, run) for limit in arguments.max]
-        warnings += numbers.recorded(baseline, run, [outcome.change for outcome in outcomes])
+        changes = [outcome.change for outcome in outcomes]
+        traced = [one.metric for one in changes if one.is_traced]
+        warnings += subjects.check_traces(baseline, run, traced, force=arguments.force)
+        warnings += numbers.recorded(baseline, run, changes)
     except subjects.NotComparable as error:
         return common.fail(error, error.hint, Exit.NOT_COMPARABLE)
     except TraceError as error:
         return common.fail_trace(error)
     except limits.UnknownMetric as error:
-        return common.fail(error, f"one of: {', '.join(error.known)}", Exit.USAGE)
+        return common.fail(error, error.hint, Exit.USAGE)
     worst = limits.worst(outcomes)
     code = {limits.REGRESSION: Exit.REGRESSION, limits.NOISY: Exit.NOISY, limits.FINE: Exit.OK}[worst]
     if arguments.json:
@@ -91,8 +97,6 @@ def _parser() -> argparse.ArgumentParser:
         metavar="METRIC=LIMIT",
         help="how much a metric may rise; repeatable",
     )
-    parser.add_argument(
-        "--force", action="store_true", help="check runs of different models or audio as well"
-    )
+    parser.add_argument("--force", action="store_true", help="check runs that don't compare as well")
     parser.add_argument("--json", action="store_true", help="print JSON")
     return parser

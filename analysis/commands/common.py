@@ -25,6 +25,7 @@ class Exit(IntEnum):
     NOT_COMPARABLE = 4
     STORAGE = 5
     TRACE = 6
+    INTERRUPTED = 130
 
 
 def parser(command: str, description: str, epilog: str) -> argparse.ArgumentParser:

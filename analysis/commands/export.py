@@ -9,6 +9,7 @@ from pathlib import Path
 from analysis.commands import common
 from analysis.commands.common import Exit
 from analysis.errors import TraceError
+from analysis.reading.source import trace_at
 
 _EPILOG = """\
 examples:
@@ -43,7 +44,10 @@ def main(argv: Sequence[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = common.parser("export", "A trace for other tools.", _EPILOG)
     parser.add_argument(
-        "trace", type=Path, metavar="TRACE", help="an nsys SQLite export (.sqlite, or .xz, .gz)"
+        "trace",
+        type=trace_at,
+        metavar="TRACE",
+        help="an nsys SQLite export (.sqlite, or .xz, .gz) or a run's folder",
     )
     parser.add_argument("--perfetto", action="store_true", required=True, help="for ui.perfetto.dev")
     parser.add_argument("--out", type=Path, metavar="FILE", help="default: ./TRACE.pftrace")

@@ -18,6 +18,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any
 
 from analysis.comparison import numbers
@@ -35,11 +36,13 @@ _LIMIT = re.compile(
 
 
 class UnknownMetric(Exception):
-    """A metric that one of the runs doesn't have; `known`: those that both have."""
+    """A metric that one of the runs doesn't have; `hint` names those that both have, the nearest first."""
 
     def __init__(self, metric: str, lacking: Sequence[str], known: Sequence[str]) -> None:
-        super().__init__(f"{' and '.join(lacking)} has no metric {metric}")
-        self.known = list(known)
+        runs = list(dict.fromkeys(lacking))
+        super().__init__(f"{' and '.join(runs)} {'have' if len(runs) > 1 else 'has'} no metric {metric}")
+        near = get_close_matches(metric, known, n=1)
+        self.hint = "; ".join([*near, f"one of: {', '.join(known)}"])
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,7 @@ class Limit:
     metric: str
     most: float
     relative: bool
-    text: str  # as the user wrote it
+    text: str  # as the user wrote it, with a sign, for it is no bound of the metric itself
 
 
 @dataclass(frozen=True)
@@ -81,16 +84,20 @@ class Outcome:
 
 
 def parse(text: str) -> Limit:
-    """`latency=+5%` (relative), `idle_share=+2pt` (points of a share: 0.02), `kernels_per_token=10` (plain).
+    """`latency=+5%` (relative), `idle_share=+2pt` (points of a share: 0.02), `kernels_per_token=+10` (plain).
+
+    A sign may be left out.
 
     Raises ValueError with what was expected.
     """
     found = _LIMIT.fullmatch(text)
     number = float(found["number"]) if found else math.nan
     if not found or not math.isfinite(number):
-        raise ValueError(f"{text!r} is not METRIC=LIMIT, like latency=+5%, idle_share=+2pt or total_ms=3.5")
+        raise ValueError(f"{text!r} is not METRIC=LIMIT, like latency=+5%, idle_share=+2pt or total_ms=+3.5")
     most = number / 100 if found["unit"] else number
-    return Limit(found["metric"], most, relative=found["unit"] == "%", text=text.partition("=")[2])
+    written = text.partition("=")[2]
+    signed = written if written[0] in "+-" else f"+{written}"
+    return Limit(found["metric"], most, relative=found["unit"] == "%", text=signed)
 
 
 def hold(limit: Limit, baseline: Subject, run: Subject) -> Outcome:

@@ -21,6 +21,7 @@ from analysis.statistics import (
 LATENCIES = ("total_ms", *(f"{phase}_ms" for phase in PHASES), "ms_per_token", "real_time_factor")
 _PARTS_OF_METRICS = (".low", ".high", ".p25", ".p75")
 _SHARES = {"share", "wer", "cer", "agreement", "acceptance", "overhead"}  # words of metrics that are shares
+_TRACED = {"idle", "busy", "gap", "kernels"}  # words of metrics that a trace told
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,10 @@ class Change:
     @property
     def is_share(self) -> bool:
         return not self.unit and not _SHARES.isdisjoint(re.split(r"[._]", self.metric))
+
+    @property
+    def is_traced(self) -> bool:
+        return not _TRACED.isdisjoint(re.split(r"[._]", self.metric))
 
     @property
     def clear(self) -> bool:

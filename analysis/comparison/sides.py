@@ -13,7 +13,7 @@ from analysis.accounting.account import account
 from analysis.accounting.causes import CAUSES
 from analysis.comparison import work
 from analysis.comparison.numbers import Change, of_samples
-from analysis.comparison.subjects import Subject
+from analysis.comparison.subjects import ONE_HAS_WHOLE_GRAPHS, Subject
 from analysis.reading.trace import Trace
 from analysis.repetitions import PIECE, WINDOW, Repeats, Unit, idle_share, label, shared_units
 from analysis.statistics import Sample, ratio_of
@@ -48,7 +48,7 @@ class Side:
             work.Steps(subject.name, counts, subject.steps_per_iteration, subject.tokens_per_step),
             gpus=", ".join(sorted({gpu.name for gpu in trace.info.gpus})),
             nsys=trace.info.product_version,
-            whole_graphs=bool((acc.kernels["kind"] == "graph").any()),
+            whole_graphs=trace.whole_graphs,
             warnings=acc.warnings,
         )
 
@@ -199,10 +199,7 @@ def _warnings(a: Side, b: Side, unit: Unit | None) -> list[str]:
     if a.nsys != b.nsys:
         found.append(f"differs: nsys: {a.nsys or 'unknown'} and {b.nsys or 'unknown'}")
     if a.whole_graphs != b.whole_graphs:
-        found.append(
-            "one trace has its CUDA graphs as a whole: kernels, and gaps between them, don't compare; "
-            "its busy time includes those gaps"
-        )
+        found.append(ONE_HAS_WHOLE_GRAPHS)
     if a.whole_graphs and b.whole_graphs:
         found.append("both traces have CUDA graphs as a whole: busy time includes the gaps inside them")
     if unit == WINDOW:

@@ -12,10 +12,14 @@ import numpy as np
 
 from analysis.accounting.phases import DECODE_STEP
 from analysis.errors import TraceError
+from analysis.reading.source import RECORD, trace_at
 
-RECORD, MEASURED = "run.json", "measure.json"
-TRACES = ("trace.sqlite", "trace.sqlite.xz")
+MEASURED = "measure.json"
 _WHAT = "a run folder (with run.json), a folder of runs, or a trace (.sqlite, .sqlite.xz)"
+ONE_HAS_WHOLE_GRAPHS = (
+    "one trace has its CUDA graphs as a whole: kernels, and gaps between them, don't compare; its busy time "
+    "includes those gaps"
+)
 
 
 class NotComparable(TraceError):
@@ -145,6 +149,25 @@ def check(a: Subject, b: Subject, *, force: bool) -> list[str]:
     return warnings + _different_conditions(a, b)
 
 
+def check_traces(a: Subject, b: Subject, metrics: Sequence[str], *, force: bool) -> list[str]:
+    """The same for metrics that come from the traces, which must have CUDA graphs in the same form."""
+    if not metrics or not (a.trace and b.trace) or _whole_graphs(a.trace) == _whole_graphs(b.trace):
+        return []
+    if not force:
+        raise NotComparable(
+            f"{', '.join(metrics)}: of {a.name} and {b.name}, {ONE_HAS_WHOLE_GRAPHS}",
+            "limit latency, which no trace is needed for, or add --force",
+        )
+    return [f"compared because of --force: {ONE_HAS_WHOLE_GRAPHS}"]
+
+
+def _whole_graphs(trace: Path) -> bool:
+    from analysis.reading.trace import Trace  # pandas takes long to import
+
+    with Trace.open(trace) as opened:
+        return opened.whole_graphs
+
+
 def _different_work(a: Subject, b: Subject) -> list[str]:
     if not (a.record and b.record):
         return []
@@ -202,8 +225,8 @@ def _run(folder: Path) -> Subject:
     if missing := [key for key in needed if key not in record]:
         raise TraceError(f"{folder / RECORD} is not a run's record: it has no {missing[0]}", f"give {_WHAT}")
     measured = _json(folder / MEASURED) if (folder / MEASURED).exists() else {}
-    trace = next((folder / name for name in TRACES if (folder / name).exists()), None)
-    return Subject(str(record["scope"]), folder, trace, record, measured)
+    trace = trace_at(folder)
+    return Subject(str(record["scope"]), folder, None if trace == folder else trace, record, measured)
 
 
 def _json(path: Path) -> dict[str, Any]:

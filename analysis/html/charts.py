@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 _LABELLED = 5  # points of the scatter with a name beside them
 _LABEL_ROOM = (40.0, 6.0)  # per cent of the chart, across and up, between points with names
 _RADIUS_PX = (4.0, 18.0)
-_MIN_PCT = 0.1  # where the scatter's logarithmic axes begin; points below lie on the edge
+_EDGE_PCT = 0.1  # of the scatter's logarithmic axes; points below lie there
+_MIN_PCT = 0.07  # where these axes begin, to leave room for points on the edge
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ class Area:
 def roofline(kernels: Sequence[Mapping[str, Any]]) -> Scatter | None:
     """Kernels by the share of peak that they reach, of memory and of compute: the plane in which
     `analysis.memory.roofline.classify` tells what holds a kernel back. None where no kernel has both."""
-    known = [k for k in kernels if _positive(k.get("memory_pct")) and _positive(k.get("compute_pct"))]
+    known = [k for k in kernels if _known(k.get("memory_pct")) and _known(k.get("compute_pct"))]
     if not known:
         return None
     x = Axis("compute throughput, % of peak", _MIN_PCT, 100, log=True, unit="%")
@@ -94,7 +95,8 @@ def roofline(kernels: Sequence[Mapping[str, Any]]) -> Scatter | None:
     longest = float(known[0]["total_ns"])
     points, named = [], list[tuple[float, float]]()
     for number, kernel in enumerate(known):
-        across, up = x.at(float(kernel["compute_pct"])), y.at(float(kernel["memory_pct"]))
+        across = x.at(max(float(kernel["compute_pct"]), _EDGE_PCT))
+        up = y.at(max(float(kernel["memory_pct"]), _EDGE_PCT))
         total_ns, kind = float(kernel["total_ns"]), str(kernel["memory_class"])
         room = all(abs(up - v) > _LABEL_ROOM[1] or abs(across - u) > _LABEL_ROOM[0] for u, v in named)
         if named_here := number < _LABELLED and room:
@@ -122,7 +124,7 @@ def dram(memory: Memory) -> Area | None:
     time, read, write = (
         table[c].to_numpy(dtype=float) for c in ("time_us", "dram_read_gbps", "dram_write_gbps")
     )
-    peak = float(memory.peak_gbps) if _positive(memory.peak_gbps) else None
+    peak = float(memory.peak_gbps) if _known(memory.peak_gbps) and memory.peak_gbps > 0 else None
     total = read + write
     over = drawn(memory.phases)[0]
     x = Axis(f"µs since the first work of the {over}", 0.0, float(time.max()))
@@ -149,8 +151,8 @@ def _band(x: Axis, y: Axis, time: np.ndarray, low: np.ndarray, high: np.ndarray)
     return f"M{' L'.join(there + back)}Z"
 
 
-def _positive(value: Any) -> bool:
-    return value is not None and not pd.isna(value) and float(value) > 0
+def _known(value: Any) -> bool:
+    return value is not None and not pd.isna(value)
 
 
 def _nice(step: float) -> float:

@@ -37,6 +37,10 @@ _BAR = 0.62  # height of a bar; rows are 1 apart
 _HAIR = 0.35  # points: what is too short to see still leaves a trace
 _GAP_ALPHA = 0.5
 _NAME_LENGTH = 22
+_LETTERS_LEFT, _LETTERS_ACROSS = (
+    14,
+    160,
+)  # slanted letters that there is room for left of the axes, and in them
 
 
 @styled()
@@ -56,7 +60,7 @@ def timeline(trace: Trace, acc: Account, stamp: Stamp) -> Figure:
         whole, detail = figure.subplots(2, 1, height_ratios=[1, 1.5])
         _draw(whole, view)
         _frame(whole, zoom)
-        whole.set_title("the whole step", loc="left", fontsize=10.5, color=INK)
+        whole.set_title("the whole of it", loc="left", fontsize=10.5, color=INK)
         detail.set_title(
             f"close-up of the framed {duration(zoom.span_ns)}", loc="left", fontsize=10.5, color=INK
         )
@@ -78,9 +82,8 @@ def _subtitle(view: View) -> str:
     text = f"The one of median duration among {view.among:,}. " if view.among > 1 else ""
     text += "Lines join a call with the work that it launched; gaps are shaded by their cause"
     if view.launched_before_ns > 0:
-        text += (
-            f". The host is ahead: it launched this step {duration(view.launched_before_ns)} before it began"
-        )
+        ahead = duration(view.launched_before_ns)
+        text += f". The host is ahead: it had launched all of this {ahead} before it began"
     return text
 
 
@@ -107,7 +110,7 @@ def _draw(axes: Axes, view: View) -> dict[tuple[int, int], int]:
     axes.set_yticks(range(host + 1), [*labels, "host,\nCUDA calls"])
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="y", visible=False)
-    axes.set_xlabel("time since the step began (µs)")
+    axes.set_xlabel("time since it began (µs)")
     _gap_labels(axes, view, (host - 1) / 2)
     return rows
 
@@ -146,14 +149,16 @@ def _launch_lines(axes: Axes, view: View, rows: dict[tuple[int, int], int]) -> N
 def _names(axes: Axes, view: View, host: int) -> None:
     """Names of the step's own work, slanted below the bars; left out where they would collide."""
     axes.set_ylim(-1.95, host + 0.6)
-    apart = 0.023 * view.span_ns / 1e3
+    left, right = axes.get_xlim()
+    apart = 0.023 * (right - left)
     last = -np.inf
     for start, name in zip(view.us(view.own["start_ns"].to_numpy()), view.own["short"].tolist(), strict=True):
-        if start >= axes.get_xlim()[0] and start - last >= apart:
+        if start >= left and start - last >= apart:
+            room = _LETTERS_LEFT + int(_LETTERS_ACROSS * (start - left) / (right - left))
             text = axes.text(
                 start,
                 -0.55,
-                _label(name),
+                _label(name, min(room, _NAME_LENGTH)),
                 rotation=32,
                 rotation_mode="anchor",
                 ha="right",
@@ -164,9 +169,9 @@ def _names(axes: Axes, view: View, host: int) -> None:
             last = start
 
 
-def _label(name: str) -> str:
+def _label(name: str, letters: int) -> str:
     name = re.sub(r"^(vectorized|unrolled)_|_kernel\b", "", name)
-    return name if len(name) <= _NAME_LENGTH else name[: _NAME_LENGTH - 1] + "…"
+    return name if len(name) <= letters else name[: letters - 1] + "…"
 
 
 def _frame(axes: Axes, zoom: View) -> None:

@@ -14,8 +14,18 @@ from urllib.parse import quote
 from analysis.errors import TraceError
 from analysis.reading import schema
 
+RECORD = "run.json"  # in the folder of every run
+TRACES = ("trace.sqlite", "trace.sqlite.xz")
+
 _SQLITE_MAGIC = b"SQLite format 3\x00"
 _EXPORT = "nsys export --type=sqlite --output={stem}.sqlite {name}"
+
+
+def trace_at(path: str | Path) -> Path:
+    """The trace of a run, given its folder; any other path as it is."""
+    path = Path(path)
+    traces = [path / name for name in TRACES] if (path / RECORD).exists() else []
+    return next((trace for trace in traces if trace.exists()), path)
 
 
 def open_database(path: Path, unpack_to: TemporaryDirectory[str]) -> tuple[sqlite3.Connection, Path]:
@@ -61,7 +71,8 @@ def _export_command(path: Path) -> str:
 
 def _check_is_file(path: Path) -> None:
     if path.is_dir():
-        exports = sorted(file.name for file in path.glob("*.sqlite*"))
+        names = (file.name for file in path.glob("*.sqlite*"))
+        exports = sorted(names, key=lambda name: (not name.startswith("trace"), name))
         hint = f"in it: {', '.join(exports[:5])}" if exports else "give the .sqlite file of an nsys export"
         raise TraceError(f"{path} is a folder, not a trace", hint)
     if not path.exists():

@@ -77,6 +77,11 @@ class Trace:
     def path(self) -> Path:
         return self.export.path
 
+    @property
+    def whole_graphs(self) -> bool:
+        """Whether CUDA graphs were traced as one piece each, without the kernels inside."""
+        return self.export.rows_at_most(schema.WORK_TABLES["graph"]) > 0
+
     @cached_property
     def work(self) -> pd.DataFrame:
         """What ran on the devices, ordered by device and start.

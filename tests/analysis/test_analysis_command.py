@@ -117,6 +117,23 @@ def test_tables_only(recorded: Recorded, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_folder_of_a_run_stands_for_its_trace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = write_run(tmp_path / "scope" / "1", [7.0])
+    write_trace(run / "trace.sqlite", 2, 1000, {"told": 1000})
+    write_trace(run / "metrics.sqlite", 2, 1000, {"sampled": 1000})
+    assert main([str(run), "--json"]) == 0
+    said = capsys.readouterr().out
+    assert "told" in said and "sampled" not in said
+    assert main(["export", str(run), "--perfetto"]) == 0
+    assert (tmp_path / "trace.pftrace").exists()
+    (run / "trace.sqlite").unlink()
+    assert main([str(run)]) == 6
+    assert "is a folder, not a trace\n  try: in it: metrics.sqlite" in capsys.readouterr().err
+
+
 def test_the_report_alone(recorded: Recorded, tmp_path: Path) -> None:
     done = analysis(recorded("h200_graph"), "--no-plots", "--html", "page.html", cwd=tmp_path)
     assert done.returncode == 0 and done.stdout.splitlines()[-1] == str(tmp_path / "page.html")
@@ -224,9 +241,18 @@ def only_ranges(folder: Path, recorded: Recorded) -> Path:
     return export.write(folder / "host.sqlite")
 
 
+def two_exports(folder: Path) -> Path:
+    for name in ("metrics.sqlite", "trace.sqlite"):
+        (folder / name).touch()
+    return folder
+
+
 BAD = {
     "missing file": (lambda folder, _: folder / "nowhere.sqlite", "no such file", "give the .sqlite file"),
     "folder": (lambda folder, _: folder, "is a folder, not a trace", "give the .sqlite file"),
+    "folder of traces": (
+        lambda folder, _: two_exports(folder), "is a folder, not a trace", "in it: trace.sqlite, metrics"
+    ),
     "not SQLite": (named("a.sqlite", b"hello" * 100), "not an SQLite database", "nsys export --type=sqlite"),
     "empty": (named("a.sqlite", b""), "empty (0 bytes)", "nsys export --type=sqlite"),
     "truncated": (truncated, "cut.sqlite is truncated", "nsys export --type=sqlite"),
@@ -256,6 +282,34 @@ def test_bad_traces_are_6_with_a_message_and_a_way_on(case: str, tmp_path: Path,
     assert error.startswith("error: ") and message in error
     assert rest.startswith("  try: ") and hint in rest
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "words", [("TRACE",), ("export", "TRACE", "--perfetto"), ("compare", "TRACE", "TRACE")]
+)
+def test_ctrl_c_is_130_without_a_traceback(
+    words: tuple[str, ...],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def interrupted(path: Path) -> Export:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("analysis.reading.trace.Export", interrupted)
+    trace = write_trace(tmp_path / "t.sqlite", 2, 1000, {"a": 1000})
+    assert main([str(trace) if word == "TRACE" else word for word in words]) == 130
+    assert capsys.readouterr().err == "interrupted\n"
+
+
+def test_ctrl_c_while_a_command_is_imported(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(name: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("analysis.__main__.import_module", interrupted)
+    assert main(["check", "--help"]) == 130 and capsys.readouterr().err == "interrupted\n"
 
 
 def test_a_trace_without_nvtx_goes_on_with_a_warning(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from runs_on_disk import write_run, write_trace
+from synthetic_export import Export
 from test_analysis_command import analysis
 
 from analysis.__main__ import main
@@ -51,6 +52,14 @@ def test_a_run_that_got_slower_does_not_pass(slower: float) -> None:
     rng = np.random.default_rng(13)
     found = Counter(verdict(iterations_ms(rng, 20), slower * iterations_ms(rng, 20)) for _ in range(DRAWS))
     assert found[FINE] == 0 and found[REGRESSION] >= 0.9 * DRAWS
+
+
+def test_a_limit_is_shown_as_the_change_that_it_is(
+    baseline: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for written, shown in (("0.5", "+0.5"), ("+0.5", "+0.5"), ("-0", "-0"), ("5%", "+5%")):
+        assert main(["check", str(baseline), "--baseline", str(baseline), "--max", f"latency={written}"]) == 0
+        assert f" {shown} " in capsys.readouterr().out
 
 
 def test_a_run_that_got_faster_passes() -> None:
@@ -219,17 +228,46 @@ def test_what_cannot_be_checked_is_said(
         return code, capsys.readouterr().err
 
     code, message = said(baseline, "nonsense=+5%")
-    assert code == 2 and "has no metric nonsense" in message
+    assert code == 2 and "error: base has no metric nonsense" in message and "try: one of: latency" in message
     assert "latency, total_ms" in message and "kernels_per_token" in message
+    code, message = said(other, "latncy=+5%", "--force")
+    assert (
+        code == 2 and "base and other have no metric latncy" in message and "try: latency; one of" in message
+    )
     code, message = said(other)
     assert code == 4 and "model: tiny and large" in message and "--force" in message
     assert said(other, "latency=+5%", "--force")[0] == 0
     code, message = said(trace)
-    assert code == 6 and "is a trace, not a run" in message
+    assert code == 6 and "is a file, not a run's folder" in message and "compare A B" in message
     code, message = said(tmp_path / "empty")
     assert code == 6 and "holds no finished run" in message
     code, message = said(tmp_path / "nowhere")
     assert code == 6 and "no such file or folder" in message
+
+
+def test_what_a_trace_tells_is_not_held_against_a_trace_with_whole_graphs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    idle = {"decode.idle_share": 0.13, "kernels_per_token": 9.0, "decode.dram_share": 0.1}
+    nodes, other, whole = (write_run(tmp_path / name / "1", [7.0] * 8, metrics=idle) for name in "abc")
+    for run in (nodes, other):
+        write_trace(run / "trace.sqlite", 2, 1000, {"a": 1000})
+    export = Export()
+    export.graph(0, 1000, None)
+    export.write(whole / "trace.sqlite")
+
+    def gate(run: Path, *options: str) -> tuple[int, str]:
+        code = main(["check", str(run), "--baseline", str(nodes), *options])
+        said = capsys.readouterr()
+        return code, " ".join((said.out + said.err).split())
+
+    for metric in ("decode.idle_share", "kernels_per_token"):
+        code, said = gate(whole, "--max", "latency=+5%", "--max", f"{metric}=0")
+        assert code == 4 and f"{metric}: of a and c, one trace has its CUDA graphs as a whole" in said
+        assert gate(other, "--max", f"{metric}=0")[0] == 0
+    code, said = gate(whole, "--max", "decode.idle_share=0", "--force")
+    assert code == 0 and "warning: compared because of --force: one trace has" in said
+    assert gate(whole, "--max", "latency=+5%", "--max", "decode.dram_share=0")[0] == 0
 
 
 def test_wrong_usage_is_2(baseline: Path, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.text import Text
+from runs_on_disk import write_trace
 from synthetic_export import Export
 
 from analysis import Account, Trace, account, palette, plots
@@ -92,7 +93,19 @@ def texts(figure: Figure) -> list[str]:
 @pytest.mark.parametrize("kind", FIGURES)
 @pytest.mark.parametrize("program", ["eager", "graph", "loop"])
 def test_no_text_is_cut_off(kind: str, program: str, request: pytest.FixtureRequest) -> None:
-    figure = FIGURES[kind](*request.getfixturevalue(program))
+    assert_whole(FIGURES[kind](*request.getfixturevalue(program)))
+
+
+def test_the_name_of_the_first_kernel_is_not_cut_off(tmp_path: Path) -> None:
+    names = [f"nvjet_sm90_hsh_64x8_64x16_{number}" for number in range(8)]
+    with Trace.open(write_trace(tmp_path / "t.sqlite", 1, 0, dict.fromkeys(names, 100_000))) as trace:
+        figure = plots.timeline(trace, account(trace), STAMP)
+    shown = [text for text in texts(figure) if text.startswith("nvjet")]
+    assert len(shown) == 8 and len(shown[0]) < len(shown[1]) == 22
+    assert_whole(figure)
+
+
+def assert_whole(figure: Figure) -> None:
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     pixels = figure.bbox
@@ -125,7 +138,7 @@ def test_a_graph_that_was_traced_as_one_piece_is_no_graph_without_gaps() -> None
 def test_where_the_device_repeats_the_steps_an_iteration_is_drawn(loop: tuple[Trace, Account]) -> None:
     shown = " ".join(texts(plots.timeline(*loop, STAMP)))
     said = r"One iteration: [\d.]+ ms for 15 kernels and 3 CUDA graphs, the GPU is idle \d+% of it"
-    assert re.search(said, shown.replace("\n", " "))
+    assert re.search(said, shown.replace("\n", " ")) and "step" not in shown
 
 
 def bars(axes: Axes, colour: str) -> list[Rectangle]:

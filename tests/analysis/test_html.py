@@ -306,6 +306,17 @@ def test_memory_is_shown_where_it_was_measured(eager: tuple[Trace, Account]) -> 
     assert "--gpu-metrics-devices" not in page.words
 
 
+def test_a_kernel_without_traffic_lies_on_the_edge_of_the_scatter(eager: tuple[Trace, Account]) -> None:
+    measured = with_memory(eager[1])
+    both = ["memory_pct", "compute_pct"]
+    measured.kernels[both] = np.nan
+    measured.kernels.loc[:2, both] = [[0.0, 0.0], [0.02, 0.1], [50.0, 20.0]]
+    page = Page(html.render(html.of_trace(*eager, measured)))
+    places = [(attrs["cx"], attrs["cy"]) for tag, attrs in page.elements if tag == "circle"]
+    assert len(places) == 3 and len(set(places)) == 2, "two of them in the corner, for the axes begin there"
+    assert "memory throughput, % of peak" in page.words and "compute throughput, % of peak" in page.words
+
+
 def test_unknown_memory_is_told_by_its_note(eager: tuple[Trace, Account]) -> None:
     trace, acc = eager
     found = memory(trace, acc)

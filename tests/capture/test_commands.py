@@ -141,6 +141,17 @@ def test_doctor_reports_every_check(command: Command) -> None:
     assert (done.returncode == 0) == report["usable"]
 
 
+def test_doctor_is_interrupted_without_a_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(doctor, "_gpu", interrupted)
+    assert doctor.main([]) == 130
+    assert capsys.readouterr().err == "interrupted\n"
+
+
 @pytest.mark.parametrize(
     ("export", "found"),
     [
