@@ -24,12 +24,12 @@ if TYPE_CHECKING:
     from analysis.html import Hypothesis, Report, Run, Traced
 
 
-def of_run(record: Record, outputs: Path, detail: Traced | None, compare_with: str | None) -> Report:
-    """A run's page. detail: its trace, or the recorded one that stands in for it; compare_with: the scope
-    whose newest run is `record.tokens_match`'s."""
+def of_run(record: Record, outputs: Path, detail: Traced | None) -> Report:
+    """A run's page. detail: its trace, or the recorded one that stands in for it."""
     from analysis import html
 
     bundled = record.capture["recorded"]
+    compare_with = _config(outputs / record.id).get("compare_with")
     if detail and not bundled:
         detail = _of_its_run(detail, record)
     other, reference = None, None

@@ -20,7 +20,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from analysis import TraceError
-from harness import private
+from harness import details, private
 from harness.details import DETAIL_JSON
 from harness.errors import ExitCode, UserError
 from harness.moved import MEMORY_JSON
@@ -86,11 +86,18 @@ def publish(outputs: Path, into: Path) -> list[Path]:
 
 
 def show_all(into: Path) -> list[str]:
-    """Write page and ladder of the runs that are published in `into`; returns what is left out of them."""
+    """Write page and ladder of the runs that are published in `into`, and their own pages by today's code;
+    returns what is left out of page and ladder."""
     from analysis.html import write
     from harness import page, sweep
 
     records, left_out = _published(into)
+    for record in records.values():
+        detail = details.load(into / record.id, record.scope)
+        if detail or not (
+            record.capture["trace"] or record.capture["recorded"]
+        ):  # older runs have no details
+            write(into / record.id / PAGE, page.of_run(record, into, detail))
     runs = sorted(map(row_of, records.values()), key=lambda run: (run["started_utc"], run["id"]))
     shown = [records.pop(run["id"]) for run in newest_per_scope(runs)]  # as in the table of results
     write(into / PAGE, page.of_sweep(shown, sweep.labels(shown), into, links=""))

@@ -174,7 +174,7 @@ class Run:
         """Everything about the run for a browser, beside the run that it is compared with."""
         from analysis import html
 
-        shown = page.of_run(self.record, self.plan.outputs, self.job.detail, self.plan.config.compare_with)
+        shown = page.of_run(self.record, self.plan.outputs, self.job.detail)
         self.job.add([html.write(self.folder / page.PAGE, shown)])
 
     def _compare(self, measured: dict[str, Any]) -> dict[str, Any]:

@@ -39,7 +39,7 @@ def test_each_tile_of_a_run_with_a_recorded_trace_says_whose_it_is() -> None:
     bundled = {"note": "recorded on NVIDIA H200, 2026-11-22, 1a2b3c4", "metrics": there}
     capture = record.capture | {"recorded": bundled}
     here = replace(record, capture=capture, model="tiny", metrics=own)
-    tiles = page.of_run(here, PUBLISHED, detail, None).figures
+    tiles = page.of_run(here, PUBLISHED, detail).figures
     assert tiles["word error rate (this machine, tiny)"] == "10.00%"
     assert tiles["ms per token, unprofiled (this machine, tiny)"] == "80.0"
     assert tiles["ms per token, unprofiled (recorded on NVIDIA H200)"] == "7.00"
@@ -49,7 +49,7 @@ def test_each_tile_of_a_run_with_a_recorded_trace_says_whose_it_is() -> None:
 
 def test_a_page_says_what_was_expected_and_found() -> None:
     record = run_of("speculative")
-    (one,) = page.of_run(record, PUBLISHED, None, None).hypotheses
+    (one,) = page.of_run(record, PUBLISHED, None).hypotheses
     assert one.claim.startswith("Verifying four tokens costs about what one costs")
     assert [(row.metric, row.expected, row.found, row.outcome) for row in one.expectations] == [
         ("speedup", "at least 1.5", "0.7128", "DID NOT HOLD"),
@@ -59,7 +59,7 @@ def test_a_page_says_what_was_expected_and_found() -> None:
     assert one.failed
     why = {"value": None, "held": None, "why": "not measurable here"}
     here = replace(record, verdict=[record.verdict[0] | why])
-    (one,) = page.of_run(here, PUBLISHED, None, None).hypotheses
+    (one,) = page.of_run(here, PUBLISHED, None).hypotheses
     (row,) = one.expectations
     assert (row.found, row.outcome) == ("", "undecided: not measurable here") and not one.failed
 
@@ -74,4 +74,4 @@ def test_runs_that_had_nothing_to_show_have_no_line() -> None:
         ("speculative", "did not hold: speedup, acceptance"),
     ]
     assert lines[0].tokens.endswith("80.00% equal") and lines[1].tokens == "identical"
-    assert not page.of_run(runs[0], PUBLISHED, None, None).hypotheses
+    assert not page.of_run(runs[0], PUBLISHED, None).hypotheses

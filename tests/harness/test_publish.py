@@ -69,6 +69,8 @@ def test_a_run_that_was_made_elsewhere_names_no_path_of_that_machine(outputs: Pa
     with open(record.parent / "report.txt", "a") as report:
         report.write(f"python -m analysis export {there}/{run}/trace.sqlite; heard /home/me/my talk.mp3.\n")
 
+    (record.parent / "report.html").write_text("by older code")
+
     assert published(outputs, tmp_path / "into").returncode == 0
     folder = tmp_path / "into" / run
     found = json.loads((folder / "run.json").read_text())
@@ -80,7 +82,8 @@ def test_a_run_that_was_made_elsewhere_names_no_path_of_that_machine(outputs: Pa
     report = (folder / "report.txt").read_text()
     assert report.endswith(f"export outputs/{run}/trace.sqlite; heard my talk.mp3.\n")
     assert not any(private in texts(folder) for private in ("/home/me", "/opt/"))
-    assert "</html>" in (folder / "report.html").read_text()
+    page = (folder / "report.html").read_text()
+    assert "</html>" in page and "by older code" not in page
 
 
 @pytest.mark.slow

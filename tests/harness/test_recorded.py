@@ -104,14 +104,16 @@ def test_the_page_sets_the_recorded_reference_beside_it_and_survives_a_damaged_o
     shutil.copytree(published / "fake_one", published / "fake_zero")
     record = run.execute(made(tmp_path), ["test"], [], Console(quiet=True))
     outputs = tmp_path / "outputs"
-    shown = page.of_run(record, outputs, details.load(outputs / record.id, record.scope), "fake_zero")
+    config = outputs / record.id / "config.yaml"
+    OmegaConf.save(OmegaConf.merge(OmegaConf.load(config), {"compare_with": "fake_zero"}), config)
+    shown = page.of_run(record, outputs, details.load(outputs / record.id, record.scope))
     assert [bar.label for bar in shown.bars] == ["fake_zero", "fake_one"]
     assert all(NOTE in bar.note and bar.unprofiled_ms == 6.9 for bar in shown.bars)
 
     (outputs / "fake_zero" / "x").mkdir(parents=True)
     (outputs / "fake_zero" / "x" / "run.json").write_text("{")
     record.tokens_match = {"run": "fake_zero/x", "identical": True, "windows": 1}
-    damaged = page.of_run(record, outputs, None, "fake_zero")
+    damaged = page.of_run(record, outputs, None)
     assert "fake_zero is not shown beside it" in damaged.warnings[0] and len(damaged.runs) == 1
 
 
