@@ -39,14 +39,15 @@ class Session:
 
     def job(self, cfg: DictConfig) -> None:
         """One job. Its failure is noted and not raised, so that the others of a sweep still run."""
-        from harness import dry_run, plan, run  # here, and not above, for --help to answer at once
+        from harness import choices, dry_run, plan, run  # here, and not above, for --help to answer at once
 
         record, error, scope = None, None, ""
         try:
             scope = str(cfg.name)
             if cfg.name is None:
-                raise usage.no_scope()
+                raise choices.nameless()
             made = plan.make(cfg)
+            choices.check(cfg)
             if cfg.dry_run:
                 dry_run.show_commands(made, self.out)
             else:

@@ -17,10 +17,11 @@ from harness.verdict import found_in_words, held_in_words, shown
 WIDTH = 120  # of report.txt, and of output that goes to no terminal
 
 
-def screen() -> Console:
-    """Standard output; tables are not squeezed into 80 columns where there is no terminal to fit."""
+def screen(piped: int = WIDTH) -> Console:
+    """Standard output; tables are not squeezed into 80 columns where there is no terminal to fit, but into
+    `piped`."""
     console = Console()
-    return console if console.is_terminal else Console(width=WIDTH)
+    return console if console.is_terminal else Console(width=piped)
 
 
 class Report:

@@ -38,6 +38,7 @@ HEADER = (
 )
 OPTIONAL = (WORDS, VERDICT)  # left out where no run has one: random weights give no words
 ABSENT = "–"
+ALL = 1000  # columns of a table that goes to no terminal, where no number may be cut
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -75,7 +76,8 @@ def list_runs(arguments: argparse.Namespace) -> int:
 def scopes_table(arguments: argparse.Namespace) -> int:
     """The newest finished run of each scope, of one machine and model."""
     store = _open(arguments.db)
-    runs = newest_per_scope(store.runs())
+    every = store.runs()
+    runs = newest_per_scope(every)
     if not runs:
         raise UserError(f"{arguments.db} has no finished run", "python -m harness +scope=baseline")
     rows = [table_row(run, store.metrics(run["id"])) for run in runs]
@@ -90,7 +92,10 @@ def scopes_table(arguments: argparse.Namespace) -> int:
         table = Table(*header, box=SIMPLE, caption=made, caption_justify="left")
         for row in rows:
             table.add_row(*row)
-        screen().print(table)
+        screen(ALL).print(table)
+    if others := left_out(every, runs[0]):
+        is_document = arguments.update or arguments.markdown
+        print(others, file=sys.stderr if is_document else sys.stdout)
     return ExitCode.OK
 
 
@@ -125,10 +130,23 @@ def newest_per_scope(runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     number of tokens) with the newest of all: those that are compared with no other, then the others, in the
     order in which they were made."""
     finished = [run for run in runs if run["status"] == "finished"]
-    same = ("machine", "inputs")
-    alike = [run for run in finished if all(run[key] == finished[-1][key] for key in same)]
+    alike = [run for run in finished if _alike(run, finished[-1])]
     newest = {run["scope"]: run for run in alike}
     return sorted(newest.values(), key=lambda run: (run["tokens_match"] is not None, run["started_utc"]))
+
+
+def left_out(runs: Sequence[dict[str, Any]], shown: dict[str, Any]) -> str:
+    """How many finished runs are not alike to one that is `shown`; empty if none."""
+    others = [run for run in runs if run["status"] == "finished" and not _alike(run, shown)]
+    if not others:
+        return ""
+    models = ", ".join(sorted({run["model"] for run in others}))
+    count = "1 run" if len(others) == 1 else f"{len(others)} runs"
+    return f"not shown: {count} with other inputs or of another machine (models: {models})"
+
+
+def _alike(run: dict[str, Any], other: dict[str, Any]) -> bool:
+    return all(run[key] == other[key] for key in ("machine", "inputs"))
 
 
 def table_row(run: dict[str, Any], metrics: dict[str, float]) -> list[str]:

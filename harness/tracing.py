@@ -31,7 +31,6 @@ def trace(job: Job, measured: dict[str, Any]) -> None:
     traced = job.child(command, TRACED_JSON, f"tracing ({job.plan.capture.name})")
     found = _finish(job, job.plan.capture.finish)
     job.record.capture["trace"] = found.name
-    job.record.metrics |= digest.overhead(OVERHEAD, measured, traced)
     sampled = _sample(job, measured)
     _replay(job)
     if job.plan.device == "cpu":
@@ -41,6 +40,8 @@ def trace(job: Job, measured: dict[str, Any]) -> None:
     subject = page.subject_of(job.record, job.folder, job.record.scope)
     stamp = digest.stamp_of(job.record, profiled=True)
     known = digest.digest(found, job.plots, stamp, subject, job.folder / PERFETTO)
+    # Without GPU work it would compare nothing but two short and unsteady times of a CPU.
+    job.record.metrics |= digest.overhead(OVERHEAD, measured, traced)
     job.record.metrics |= digest.by_token(known.metrics, traced)
     job.record.metrics |= digest.bytes_per_token(known.metrics, sampled)
     job.report.say(tables(known.account))

@@ -12,12 +12,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import MarkedYAMLError
 
 from harness.environment import PROJECT
 from harness.errors import ExitCode, UserError
@@ -38,12 +38,6 @@ def scopes_with_summaries() -> str:
     return "\n".join(f"  {f.stem:{width}}  {_summary(f)}" for f in files)
 
 
-def no_scope() -> UserError:
-    """The complaint about a command line that names no scope."""
-    names = GlobalHydra.instance().config_loader().get_group_options("scope")
-    return UserError("no scope was given", f"+scope=NAME with one of: {', '.join(names)}")
-
-
 def explain(error: Exception) -> UserError:
     """Any failure of the command outside a run as something to tell the user."""
     if isinstance(error, UserError):
@@ -52,6 +46,8 @@ def explain(error: Exception) -> UserError:
         return _misuse(error)
     if isinstance(error, ValueError) and str(error).startswith("Config group override must be"):
         return _no_choice()
+    if isinstance(error, MarkedYAMLError) and (mark := error.problem_mark):
+        return UserError(f"{mark.name}, line {mark.line + 1}: {error.problem}", "the file as valid YAML")
     if isinstance(error, OSError | sqlite3.Error):
         return UserError(f"cannot write: {error}", "outputs=FOLDER", ExitCode.STORAGE)
     message = f"unexpected {type(error).__name__}: {_first_line(error)}"
@@ -76,7 +72,7 @@ def _misuse(error: Exception) -> UserError:
             return UserError(f"there is no {group} named {choice!r}", f"one of: {', '.join(error.options)}")
     text = re.sub(r"^\w+ raised while resolving interpolation: ", "", _first_line(error))
     if unknown := re.match(r"Could not override '([^']+)'", text):
-        return _unknown_key(unknown[1].split("@")[0])
+        return unknown_key(unknown[1].split("@")[0])
     if appended := re.match(r"Could not append to config. An item is already at '([^']+)'", text):
         return UserError(f"{appended[1]} has a value already", f"{appended[1]}=... without the +")
     if ambiguous := re.match(r"Ambiguous value for argument '([^']+)'", text):
@@ -87,7 +83,7 @@ def _misuse(error: Exception) -> UserError:
 
 def _no_choice() -> UserError:
     """The complaint about model=null or audio=5, of which Hydra doesn't say which it was."""
-    words = [word for word in sys.argv[1:] if word.lstrip("+").partition("=")[0] in _groups()]
+    words = [word for word in sys.argv[1:] if word.lstrip("+").partition("=")[0] in groups()]
     given = [o.input_line for o in OverridesParser.create().parse_overrides(words) if not _is_choice(o)]
     return UserError(
         f"{', '.join(map(str, given))} is not one of the group's choices",
@@ -99,15 +95,16 @@ def _is_choice(override: Override) -> bool:
     return override.is_sweep_override() or isinstance(override.value(), str | list)
 
 
-def _groups() -> list[str]:
+def groups() -> list[str]:
+    """The groups of choices: folders of conf/."""
     return [folder.name for folder in CONF.iterdir() if folder.is_dir()]
 
 
-def _unknown_key(key: str) -> UserError:
-    groups = _groups()
+def unknown_key(key: str) -> UserError:
+    """The complaint about a setting that does not exist, with those that are nearly called so."""
     if key == "scope":
         return UserError("a scope is added, not overridden", "+scope=NAME, with a plus")
-    known = groups + list(_keys(OmegaConf.load(CONF / "config.yaml")))
+    known = groups() + list(keys(OmegaConf.load(CONF / "config.yaml")))
     near = difflib.get_close_matches(key, known, n=3, cutoff=0.7)
     return UserError(
         f"there is no setting named {key!r}",
@@ -115,13 +112,13 @@ def _unknown_key(key: str) -> UserError:
     )
 
 
-def _keys(tree: Any, prefix: str = "") -> Iterator[str]:
+def keys(tree: Any, prefix: str = "") -> Iterator[str]:
     """Dotted names of all settings in a configuration."""
     for name in tree:
         if prefix or name not in ("defaults", "hydra"):
             yield prefix + name
             if isinstance(tree[name], DictConfig):
-                yield from _keys(tree[name], f"{prefix}{name}.")
+                yield from keys(tree[name], f"{prefix}{name}.")
 
 
 def _summary(file: Path) -> str:

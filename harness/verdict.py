@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -41,9 +42,12 @@ def _judge_one(
             value = recorded["metrics"][name]
             outcome = "held" if held(value) else "did not hold"
             why += f"; {recorded['note']}: {outcome} ({shown(name, value)})"
+        elif recorded:
+            why += f"; {recorded['note']}: no such metric{_nearest(name, recorded['metrics'])}"
         return row | {"value": None, "held": None, "why": why}
     if name not in metrics:
-        return row | {"value": None, "held": None, "why": "this run has no such metric"}
+        why = f"this run has no such metric{_nearest(name, metrics)}"
+        return row | {"value": None, "held": None, "why": why}
     return row | {"value": metrics[name], "held": held(metrics[name]), "why": ""}
 
 
@@ -66,6 +70,12 @@ def outcome(verdict: Sequence[Mapping[str, Any]]) -> str:
     if any(row["held"] is None for row in verdict):
         return "undecided"
     return "held" if verdict else ""
+
+
+def _nearest(name: str, metrics: Mapping[str, float]) -> str:
+    """What a name may be misspelt for."""
+    near = difflib.get_close_matches(name, metrics, n=1, cutoff=0.8)
+    return f" (nearest: {near[0]})" if near else ""
 
 
 def not_compared(why: str) -> dict[str, Any]:

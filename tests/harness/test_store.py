@@ -150,6 +150,23 @@ def test_the_table_goes_into_a_readme(outputs: Path) -> None:
     assert readme.read_text() == text
 
 
+def test_a_table_that_is_piped_cuts_nothing_and_says_what_it_leaves_out(outputs: Path) -> None:
+    whole = results(outputs.parent, "table").stdout
+    header = next(line for line in whole.splitlines() if " scope " in line)
+    assert "ms per token (p25–p75)" in header and header.rstrip().endswith("tokens"), "one line for all"
+    assert "not shown" not in whole
+    (older,) = outputs.glob("fake_one/*")
+    other = Record.load(older)
+    other.inputs, other.model = "other", "tiny_random"
+    other.save(outputs)
+    assert results(outputs.parent, "rebuild").returncode == 0
+    said = "not shown: 1 run with other inputs or of another machine (models: tiny_random)"
+    done = results(outputs.parent, "table")
+    assert done.stdout.splitlines()[-1] == said and "fake_one" not in done.stdout
+    document = results(outputs.parent, "table", "--markdown")
+    assert said in document.stderr and said not in document.stdout
+
+
 def test_the_table_says_where_runs_were_repeated_differently_or_is_silent(outputs: Path) -> None:
     (one,), (two,) = outputs.glob("fake_one/*/measure.json"), outputs.glob("fake_two/*/measure.json")
     write_json(one, json.loads(one.read_text()) | {"warmup": 5})

@@ -34,13 +34,16 @@ def test_the_same_run_again_has_a_name_of_its_own() -> None:
     assert labels([record("baseline")] * 3) == ["baseline", "baseline (again)", "baseline (again 2)"]
 
 
-def test_the_closing_table_marks_an_unstable_time(tmp_path: Path) -> None:
-    steady, shaky = record("steady"), record("shaky")
+def test_the_closing_table_marks_times_that_are_not_sure(tmp_path: Path) -> None:
+    steady, shaky, short = record("steady"), record("shaky"), record("short")
     steady.metrics = {"ms_per_token": 1.0, "ms_per_token.low": 0.99, "ms_per_token.high": 1.01}
     shaky.metrics = steady.metrics | {"ms_per_token.low": 0.2}
+    short.metrics = {"ms_per_token": 1.0}
     said = StringIO()
-    outcomes = [Outcome(one.scope, one, None) for one in (steady, shaky)]
+    outcomes = [Outcome(one.scope, one, None) for one in (steady, shaky, short)]
     close(tmp_path / "sweep", outcomes, tmp_path, Console(file=said, width=200))
     rows = [line.rstrip() for line in said.getvalue().splitlines()]
     assert any("shaky" in row and row.endswith("1.000, unstable ±40.5%") for row in rows)
+    too_few = "1.000, fewer than 6 iterations: too few to tell how sure"
+    assert any("short" in row and row.endswith(too_few) for row in rows)
     assert any("steady" in row and row.endswith("1.000") for row in rows)

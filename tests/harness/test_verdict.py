@@ -40,6 +40,16 @@ def test_a_cpu_decides_nothing_about_a_gpu_but_shows_what_was_recorded() -> None
     assert count["held"] is True, "a count is the same on any machine"
 
 
+@pytest.mark.parametrize("device", ["cuda", "cpu"])
+def test_a_misspelt_metric_is_told_from_one_that_can_not_be_measured(device: str) -> None:
+    known = {"decode.idle_share": 0.1, "encode_ms": 2.0}
+    recorded = {"note": "recorded", "metrics": known}
+    expect = [{"metric": name, "at_most": 0.2} for name in ("decode.idel_share", "encode.waves")]
+    misspelt, absent = judge(expect, known if device == "cuda" else {}, device, recorded)
+    assert misspelt["why"].endswith("no such metric (nearest: decode.idle_share)")
+    assert absent["why"].endswith("no such metric")
+
+
 def test_error_rates_and_agreement_are_judged_on_any_device() -> None:
     expect = [{"metric": "wer", "at_most": 0.05}, {"metric": "token_agreement", "at_least": 0.99}]
     words, tokens = judge(expect, {"wer": 0.0625, "token_agreement": 0.995}, "cpu")
