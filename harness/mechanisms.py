@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
-from harness.usage import CONF
+from harness import usage
 
 WHAT = ("name", "model", "audio", "max_new_tokens", "device")
 HOW = ("measure", "trace", "capture", "compare_with", "hypothesis", "outputs", "dry_run", "resume")
-_OF_HYDRA = ("defaults", "hydra")
 
 
 def of(cfg: Any) -> dict[str, Any]:
@@ -23,7 +21,7 @@ def of(cfg: Any) -> dict[str, Any]:
 
     A run from before there was a setting had what is its default now.
     """
-    return dict(_leaves(OmegaConf.load(CONF / "config.yaml"))) | dict(_leaves(cfg))
+    return _settings(OmegaConf.load(usage.CONF / "config.yaml")) | _settings(cfg)
 
 
 def of_scope(scope: str) -> dict[str, Any] | None:
@@ -31,17 +29,14 @@ def of_scope(scope: str) -> dict[str, Any] | None:
     name."""
     # The command knows further folders of scopes, if it was given some.
     known = GlobalHydra.instance().is_initialized()
-    with nullcontext() if known else initialize_config_dir(str(CONF), version_base="1.3"):
+    with nullcontext() if known else initialize_config_dir(str(usage.CONF), version_base="1.3"):
         try:
             return of(compose("config", overrides=[f"+scope={scope}"]))
         except HydraException:
             return None
 
 
-def _leaves(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in tree.items():
-        if prefix or name not in (*WHAT, *HOW, *_OF_HYDRA):
-            if isinstance(value, Mapping):
-                yield from _leaves(value, f"{prefix}{name}.")
-            else:
-                yield f"{prefix}{name}", value
+def _settings(tree: Any) -> dict[str, Any]:
+    names = (name for name in usage.keys(tree) if name.partition(".")[0] not in (*WHAT, *HOW))
+    found = {name: OmegaConf.select(tree, name) for name in names}
+    return {name: value for name, value in found.items() if not isinstance(value, DictConfig)}

@@ -60,7 +60,7 @@ def timeline(trace: Trace, acc: Account, stamp: Stamp) -> Figure:
         whole, detail = figure.subplots(2, 1, height_ratios=[1, 1.5])
         _draw(whole, view)
         _frame(whole, zoom)
-        whole.set_title("the whole of it", loc="left", fontsize=10.5, color=INK)
+        whole.set_title("in full", loc="left", fontsize=10.5, color=INK)
         detail.set_title(
             f"close-up of the framed {duration(zoom.span_ns)}", loc="left", fontsize=10.5, color=INK
         )
@@ -110,7 +110,7 @@ def _draw(axes: Axes, view: View) -> dict[tuple[int, int], int]:
     axes.set_yticks(range(host + 1), [*labels, "host,\nCUDA calls"])
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="y", visible=False)
-    axes.set_xlabel("time since it began (µs)")
+    axes.set_xlabel("time since its start (µs)")
     _gap_labels(axes, view, (host - 1) / 2)
     return rows
 

@@ -139,3 +139,13 @@ class Export:
 
     def _add(self, table: str, row: tuple[object, ...]) -> None:
         self.rows.setdefault(table, []).append(row)
+
+
+def launches(name: str, count: int = 3) -> Export:
+    """Kernels of 10 µs, each launched after 20 µs of host code by a call of 5 µs that returns 1 µs early."""
+    export = Export()
+    for number in range(count):
+        at = 36_000 * number
+        export.call(at + 20_000, at + 25_000, number)
+        export.kernel(at + 26_000, at + 36_000, number, name=name.format(number))
+    return export
