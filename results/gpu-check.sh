@@ -10,7 +10,7 @@
 #   kernels    each kernel beside torch and its byte floor, into results/kernels  (3 min)
 #   throughput the pipeline at batch 1, 8 and 64, and what the GPU idled          (4 min)
 #   peers      openai-whisper (if it is installed) and transformers beside all scopes, into bench.json beside
-#              INTO; called again at the same commit, what is missing there       (15 min or more)
+#              INTO; called again at the same commit, what is missing there       (20 min)
 # Without a PART: all. INTO is where results go, default results/h200; PYTHON the interpreter, default
 # .venv/bin/python; OUTPUTS a folder that is kept, default a temporary one; OVERRIDES more settings of the ladder.
 set -uo pipefail

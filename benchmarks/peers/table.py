@@ -30,12 +30,19 @@ def page(rows: Sequence[Row]) -> str:
     parts = []
     for batch in sorted({row["batch"] for row in shown}):
         lines = [cells(row, book.reference(shown, row)) for row in shown if row["batch"] == batch]
-        parts.append(f"Batch {batch}:\n\n{markdown(HEADER, lines)}")
+        parts.append(f"Batch {batch}{_missing(shown, batch)}:\n\n{markdown(HEADER, lines)}")
     if notes := _notes(shown):
         parts.append("\n".join(notes))
     others = len(rows) - len(shown)
     left_out = f"; rows of other settings, left out: {others}" if others else ""
     return "\n\n".join([*parts, _origin(shown) + left_out])
+
+
+def _missing(rows: Sequence[Row], batch: int) -> str:
+    """Who has a row for another batch only."""
+    there = {row["label"] for row in rows if row["batch"] == batch}
+    missing = ", ".join(dict.fromkeys(row["label"] for row in rows if row["label"] not in there))
+    return f" (not measured: {missing})" if missing else ""
 
 
 def _notes(rows: Sequence[Row]) -> list[str]:

@@ -112,6 +112,12 @@ def test_the_setting_that_most_was_measured_of_is_shown() -> None:
     assert "left out" not in table.page(rows[:3])
 
 
+def test_the_table_names_who_was_measured_only_elsewhere() -> None:
+    rows = [row(REFERENCE), row("flash"), row(REFERENCE, batch=8), row("int8", batch=8, failed="x")]
+    lines = table.page(rows).splitlines()
+    assert "Batch 1 (not measured: `int8`):" in lines and "Batch 8 (not measured: `flash`):" in lines
+
+
 def test_notes_and_the_footer_say_what_they_are_about() -> None:
     rows = [
         row(REFERENCE), row(REFERENCE, batch=8), row(REFERENCE, batch=64, failed="x"),
