@@ -27,6 +27,7 @@ from analysis.plots.style import (
     significant,
     styled,
 )
+from analysis.statistics import MIN_SAMPLES
 
 _NOTEWORTHY = 0.05  # differences from the first scope below 5% are not called faster or slower
 _LEGEND_COLUMNS = 3
@@ -47,6 +48,8 @@ def ladder(rows: pd.DataFrame, stamp: Stamp) -> Figure:
     whole = rows["kernels_per_token"].isna() & rows["idle_share"].notna()  # graphs were traced as one piece
     if whole.any():
         subtitle += ". Whole graph: traced as one piece, gaps inside count as busy"
+    if "low" in rows and (rows["ms_per_token"].notna() & rows["low"].isna()).any():
+        subtitle += f". Fewer than {MIN_SAMPLES} iterations: too few to tell how sure"
     causes = [cause for cause in CAUSES if rows.get(f"{cause}_share", pd.Series(dtype=float)).gt(0).any()]
     bars_in, legend_in = 1.3 + 0.52 * max(len(rows), 2), 0.3 + 0.2 * -(-len(causes) // _LEGEND_COLUMNS)
     height = 1.3 + bars_in + (legend_in if causes else 0)
@@ -79,7 +82,7 @@ def ladder(rows: pd.DataFrame, stamp: Stamp) -> Figure:
     _bars(
         kernels, numbers["kernels_per_token"], _plain(numbers["kernels_per_token"]), HOST, "kernels per token"
     )
-    _bars(encode, numbers["encode_ms"], _plain(numbers["encode_ms"]), MUTED, "encoder (ms)")
+    _bars(encode, numbers["encode_ms"], _plain(numbers["encode_ms"]), MUTED, "encoder, in all (ms)")
     latency.set_xlim(0, _top(numbers[["ms_per_token", "p75"]].max(axis=1)) * 1.8)
     idle.set_xlim(0, 1.35)
     idle.set_xticks([0, 0.5, 1])

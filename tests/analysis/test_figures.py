@@ -229,6 +229,13 @@ def test_the_ladder_calls_no_noise_a_difference() -> None:
     )
 
 
+@pytest.mark.parametrize("low, told", [([4.0, np.nan, 1.1], True), ([4.0, 3.0, 1.1], False)])
+def test_the_ladder_says_that_iterations_are_few(low: list[float], told: bool) -> None:
+    rows = scopes().assign(low=low, high=[9.0, np.nan if told else 8.0, 1.3])
+    (subtitle,) = (text for text in texts(plots.ladder(rows, STAMP)) if "without a profiler" in text)
+    assert told == ("Fewer than 6 iterations" in subtitle.replace("\n", " "))
+
+
 def test_the_ladders_footer_leaves_it_to_the_subtitle_what_was_profiled() -> None:
     labels = texts(plots.ladder(scopes_by_cause(), STAMP))
     assert "NVIDIA H200 · commit 1a2b3c4 · 2026-11-22" in labels
