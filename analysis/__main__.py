@@ -12,7 +12,7 @@ from pathlib import Path
 
 from analysis.commands import common
 from analysis.commands.common import Exit
-from analysis.errors import TraceError
+from analysis.errors import TraceError, not_installed
 from analysis.reading.source import trace_at
 
 COMMANDS = ("compare", "check", "export")
@@ -48,6 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return Exit.INTERRUPTED
+    except ModuleNotFoundError as missing:
+        return common.fail(*not_installed(missing), Exit.USAGE)
 
 
 def _run(words: list[str]) -> int:

@@ -1,4 +1,6 @@
-"""The one error that analysis raises on purpose."""
+"""The one error that analysis raises on purpose, and what to say where its packages are missing."""
+
+import sys
 
 
 class TraceError(Exception):
@@ -7,3 +9,11 @@ class TraceError(Exception):
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)
         self.hint = hint
+
+
+def not_installed(missing: ModuleNotFoundError) -> tuple[str, str]:
+    """What was found and what to do, for a command that a Python without the packages was asked to run."""
+    return (
+        f"{sys.executable} has no {missing.name}, which is in the project's environment",
+        "make run, which sets it up, and then .venv/bin/python in place of python",
+    )

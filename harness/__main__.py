@@ -8,13 +8,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import hydra
-from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
-from rich.console import Console
+from harness.errors import ExitCode, not_installed
+
+try:
+    import hydra
+    from hydra.core.hydra_config import HydraConfig
+    from omegaconf import DictConfig, OmegaConf
+    from rich.console import Console
+except ModuleNotFoundError as missing:
+    not_installed(missing)
 
 from harness import settings, usage
-from harness.errors import ExitCode
 from harness.processes import terminate_like_interrupt
 from harness.record import utc_now
 from harness.report import screen

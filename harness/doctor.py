@@ -16,14 +16,18 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
-import pynvml
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+from harness.errors import ExitCode, UserError, not_installed
+
+try:
+    import pynvml
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+except ModuleNotFoundError as missing:
+    not_installed(missing)
 
 from harness import gpu_metrics, ncu, nsys, processes, tools
 from harness.capture.nsys import check_ranges
-from harness.errors import ExitCode, UserError
 
 T = TypeVar("T")
 

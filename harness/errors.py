@@ -2,7 +2,11 @@
 
 import errno
 import sqlite3
+import sys
 from enum import IntEnum
+from typing import NoReturn
+
+from analysis import errors
 
 
 class ExitCode(IntEnum):
@@ -30,6 +34,13 @@ class UserError(Exception):
     def report(self) -> str:
         """The text that a command prints on stderr."""
         return f"error: {self}" + (f"\n  try: {self.hint}" if self.hint else "")
+
+
+def not_installed(missing: ModuleNotFoundError) -> NoReturn:
+    """End a command that another Python than that of the project's environment was asked to run."""
+    error = UserError(*errors.not_installed(missing), ExitCode.MACHINE)
+    print(error.report(), file=sys.stderr)
+    raise SystemExit(int(error.exit_code))
 
 
 def disk_is_full(error: BaseException) -> bool:

@@ -13,12 +13,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
-from rich.console import Console
+from harness.errors import ExitCode, UserError, not_installed
+
+try:
+    from rich.console import Console
+except ModuleNotFoundError as missing:
+    not_installed(missing)
 
 from harness import gpu_metrics, nsys, processes
 from harness.capture.nsys import NsysCapture
 from harness.environment import PROJECT
-from harness.errors import ExitCode, UserError
 from harness.record import create_folder, drop_ballast
 
 _EPILOG = """\

@@ -36,6 +36,25 @@ def test_help_lists_scopes_and_examples_without_torch(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    "words, code",
+    [
+        (["harness", "+scope=cuda_graphs"], 4),
+        (["harness.doctor"], 4),
+        (["harness.profile", "--", "true"], 4),
+        (["analysis", "trace.sqlite"], 2),
+    ],
+    ids=lambda words: words[0] if isinstance(words, list) else "",
+)
+def test_a_python_without_the_packages_is_told_where_they_are(
+    tmp_path: Path, words: list[str], code: int
+) -> None:
+    (tmp_path / "trace.sqlite").touch()
+    done = call([sys.executable, "-S", "-m", *words], tmp_path)  # -S: without site-packages
+    assert done.returncode == code
+    assert f"error: {sys.executable} has no " in done.stderr and ".venv/bin/python" in done.stderr
+
+
 def test_a_run_never_imports_torch_in_the_parent(
     swept: tuple[Path, subprocess.CompletedProcess[str]],
 ) -> None:
