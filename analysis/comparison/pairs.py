@@ -28,7 +28,7 @@ from itertools import zip_longest
 from typing import Any
 
 from analysis import diagnose
-from analysis.comparison import numbers, sides, subjects
+from analysis.comparison import numbers, profiling, sides, subjects
 from analysis.comparison.numbers import Change
 from analysis.comparison.sentence import sentence
 from analysis.comparison.sides import Side, TraceChanges
@@ -117,4 +117,6 @@ def _comparison(a: Subject, b: Subject, traces: TraceChanges | None, warnings: l
             "give two runs, or two traces",
         )
     warnings = warnings + numbers.recorded(a, b, latencies) + (traces.warnings if traces else [])
-    return Comparison(a, b, sentence(a.name, b.name, latencies, traces), latencies, traces, warnings)
+    opposite = profiling.contradiction(a, b, latencies, traces)
+    said = sentence(a.name, b.name, latencies, traces, contradicted=opposite is not None)
+    return Comparison(a, b, said, latencies, traces, [*warnings, opposite] if opposite else warnings)
