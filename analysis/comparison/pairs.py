@@ -8,6 +8,7 @@
     trace                null where one has no GPU work; or, in µs per repetition of `unit`:
       unit, counts       "decode step", "iteration", a range's name or "trace", and how many there are of
                          it; null and [0, 0] where nothing that repeats is known to be the same work in both
+      gpus               at work in that unit in a and b; times are summed over them
       total, parts[]     busy + idle, a change, null without unit; busy and idle by cause, which add up to it
       others[]           idle_share, kernels
       phases[]           busy + idle of one occurrence of each phase that is the same work in both

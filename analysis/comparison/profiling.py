@@ -19,7 +19,9 @@ def contradiction(
     """A warning where traced times clearly say the opposite of those without a profiler, else None."""
     metric, what = _UNPROFILED.get((traces and traces.unit) or "", ("", ""))
     plain = next((one for one in latencies if one.metric == metric), None)
-    if plain is None or not traces or not traces.total or not (plain.clear and traces.total.clear):
+    if plain is None or not traces or not traces.total or not traces.says_which_is_faster:
+        return None
+    if not (plain.clear and traces.total.clear):
         return None
     traced_faster = traces.total.delta.value < 0
     if traced_faster == (plain.delta.value < 0):

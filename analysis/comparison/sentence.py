@@ -26,7 +26,8 @@ def sentence(
     """
     by_name = {one.metric: one for one in latencies}
     metric = next((name for name in _HEADLINES if name in by_name), None)
-    speed = by_name[metric] if metric else traces.total if traces else None
+    total = traces.total if traces and traces.says_which_is_faster else None
+    speed = by_name[metric] if metric else total
     if speed is None and traces and traces.reason:
         return f"These traces of {a} and {b} don't say which is faster: {traces.reason}"
     if speed is None:
@@ -37,7 +38,6 @@ def sentence(
         upper = f"{per[0].upper()}{per[1:]}"
         return f"{upper}, no difference between {b} and {a} can be told: {_interval(speed)}{iteration}"
     said = f"{b} is {_factor(speed)} {per} than {a} ({_times(speed)}){iteration}"
-    total = traces.total if traces else None
     alike = total is not None and total.clear and (total.delta.value < 0) == (speed.delta.value < 0)
     if traces and total and alike and traces.split and not contradicted:
         said += f"; {_where(traces, total.delta.value)}"

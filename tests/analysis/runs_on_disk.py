@@ -53,9 +53,10 @@ def _iteration(ms: float, tokens: int, encode_ms: float) -> dict[str, Any]:
 
 
 def write_trace(
-    path: Path, steps: int, host_ns: int, kernels: Mapping[str, int], *, harness: bool = True
+    path: Path, steps: int, host_ns: int, kernels: Mapping[str, int], *, harness: bool = True, gpus: int = 1
 ) -> Path:
-    """Decode steps whose every kernel (name: ns) follows `host_ns` of host code, a launch call and its start.
+    """Decode steps whose every kernel (name: ns) follows `host_ns` of host code, a launch call and its start;
+    one after the other, on each of so many `gpus` in turn.
 
     Without `harness` the steps have no ranges of the harness around and above them.
     """
@@ -68,7 +69,7 @@ def write_trace(
             called = now + host_ns
             began = called + CALL_NS + START_NS
             export.call(called, called + CALL_NS, correlation)
-            export.kernel(began, began + busy_ns, correlation, name=name)
+            export.kernel(began, began + busy_ns, correlation, name=name, device=correlation % gpus)
             now = began + busy_ns
         if harness:
             export.range("decode.step", begin, now)
