@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 
-from analysis.commands import common
+from analysis.commands import common, given
 from analysis.commands.common import Exit
 from analysis.errors import TraceError, not_installed
-from analysis.reading.source import trace_at
+from analysis.reading.source import output_name
 
 COMMANDS = ("compare", "check", "export")
 
@@ -22,7 +22,8 @@ examples:
   python -m analysis trace.sqlite                    tables, and report and figures in ./trace-analysis/
   python -m analysis trace.sqlite.xz --out figures   a packed export, figures elsewhere
   python -m analysis trace.sqlite --no-plots         tables only
-  python -m analysis outputs/baseline/UTC            the trace of a run
+  python -m analysis outputs/baseline/UTC            the trace of a run; files in ./baseline-UTC-analysis/
+  python -m analysis outputs/baseline                the same of the newest run that finished
   python -m analysis trace.sqlite --json             everything as one JSON document, no files
 
 commands (each with a --help of its own):
@@ -55,20 +56,26 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(words: list[str]) -> int:
     if words and words[0] in COMMANDS:
         return int(import_module(f"analysis.commands.{words[0]}").main(words[1:]))
-    return _trace(_parser().parse_args(words))
+    parser = _parser()
+    arguments = parser.parse_args(words)
+    if arguments.out and (arguments.json or arguments.no_plots):
+        option = "--json" if arguments.json else "--no-plots"
+        parser.error(
+            f"--out is for report and figures, and {option} writes none: leave one of the two out, or write "
+            "the report alone with --html FILE"
+        )
+    return _trace(arguments)
 
 
 def _parser() -> argparse.ArgumentParser:
     description = "Where the GPU's time went in an Nsight Systems export: busy, idle, why, in which phase."
     parser = common.parser("", description, _EXAMPLES)
+    parser.add_argument("trace", type=Path, metavar="TRACE", help=given.TRACE)
     parser.add_argument(
-        "trace",
-        type=trace_at,
-        metavar="TRACE",
-        help="an nsys SQLite export (.sqlite, or .xz, .gz) or a run's folder",
-    )
-    parser.add_argument(
-        "--out", type=Path, metavar="DIR", help="folder for report and figures (default: ./TRACE-analysis)"
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="folder for report and figures (default: ./TRACE-analysis, of a run ./SCOPE-UTC-analysis)",
     )
     parser.add_argument(
         "--html",
@@ -84,17 +91,25 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _trace(arguments: argparse.Namespace) -> int:
-    out = arguments.out or Path(f"{arguments.trace.name.split('.sqlite')[0]}-analysis")
+    try:
+        path = given.trace_of(arguments.trace)
+    except TraceError as error:
+        return common.fail_trace(error)
+    out = arguments.out or Path(f"{output_name(path)}-analysis")
     tables_only = arguments.no_plots or arguments.json
     html = arguments.html or (None if tables_only else out / "report.html")
     from analysis.commands.analyse import analyse
 
     try:
-        analyse(arguments.trace, html, None if tables_only else out, as_json=arguments.json)
+        analyse(path, html, None if tables_only else out, as_json=arguments.json)
     except TraceError as error:
         return common.fail_trace(error)
     except OSError as error:
-        where = error.filename or out
+        where = Path(error.filename or html or out)
+        # Both options may have named it: the report's file, or a folder on the way to it.
+        of_page = arguments.html and where in (html, *arguments.html.parents)
+        if arguments.html and (tables_only or (of_page and where not in (out, *out.parents))):
+            return common.fail_storage(error, where, "--html with a file that you may write")
         return common.fail_storage(error, where, "--out with a folder that you may write to")
     return Exit.OK
 

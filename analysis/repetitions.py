@@ -91,6 +91,13 @@ class Repeats:
         table[["kernels", "work"]] = _summed(self._counts, part, parts)
         return table
 
+    def gpus(self, unit: Unit) -> int:
+        """How many GPUs the work of all repetitions together ran on."""
+        if len(self._gpus) <= 1:
+            return len(self._gpus)
+        inside = self._parts(unit)[0][self._stretch] >= 0
+        return len(pd.unique(self._device[inside]))
+
     def pieces(self, unit: Unit) -> pd.DataFrame:
         """What ran in all repetitions together: name (short), shape, kind, count, total_ns. A row's place is
         the piece's number."""
@@ -117,6 +124,10 @@ class Repeats:
     @property
     def _dur_ns(self) -> Ints:
         return self._end_ns - self._start_ns
+
+    @cached_property
+    def _gpus(self) -> np.ndarray:
+        return np.asarray(pd.unique(self._device))
 
     @cached_property
     def _pieces(self) -> tuple[pd.DataFrame, Codes]:

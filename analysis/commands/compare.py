@@ -17,6 +17,7 @@ A, B …   run folders (with run.json), folders of runs (the newest of each scop
 Latencies come from the unprofiled iterations, all else from the traces, per decode step (or iteration, or the
 most frequent NVTX range), so traces of different length compare. What isn't known to hold the same work in
 both is left out and named: iterations of a trace that was cut, steps that give other numbers of tokens.
+Where traces say the opposite of the latencies, a warning names what the profiler cost each run.
 Intervals are 95%, by bootstrap. The fields of --json: analysis/comparison/pairs.py
 
 examples:

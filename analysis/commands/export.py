@@ -6,15 +6,17 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from analysis.commands import common
+from analysis.commands import common, given
 from analysis.commands.common import Exit
+from analysis.commands.given import trace_of
 from analysis.errors import TraceError
-from analysis.reading.source import trace_at
+from analysis.reading.source import output_name
 
 _EPILOG = """\
 examples:
   python -m analysis export trace.sqlite --perfetto                  writes ./trace.pftrace
   python -m analysis export trace.sqlite.xz --perfetto --out a.pftrace
+  python -m analysis export outputs/baseline/UTC --perfetto          writes ./baseline-UTC.pftrace
 
 Open the file at https://ui.perfetto.dev: calls, ranges, kernels, and why the GPU was idle.
 A trace with GPU metrics (metrics.sqlite.xz of a run) has them as counters too.
@@ -25,12 +27,16 @@ exit codes: 0 done · 2 wrong usage · 5 the file can't be written · 6 the trac
 
 def main(argv: Sequence[str]) -> int:
     arguments = _parser().parse_args(argv)
-    out = arguments.out or Path(f"{arguments.trace.name.split('.sqlite')[0]}.pftrace")
+    try:
+        path = trace_of(arguments.trace)
+    except TraceError as error:
+        return common.fail_trace(error)
+    out = arguments.out or Path(f"{output_name(path)}.pftrace")
     from analysis import Trace, account, diagnose, perfetto
     from analysis.memory import aligned
 
     try:
-        with Trace.open(arguments.trace) as trace:
+        with Trace.open(path) as trace:
             diagnose.require_gpu_work(trace)
             acc = account(trace)
             common.say(perfetto.write(trace, acc, out, aligned(trace, acc)).resolve())
@@ -43,12 +49,9 @@ def main(argv: Sequence[str]) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = common.parser("export", "A trace for other tools.", _EPILOG)
-    parser.add_argument(
-        "trace",
-        type=trace_at,
-        metavar="TRACE",
-        help="an nsys SQLite export (.sqlite, or .xz, .gz) or a run's folder",
-    )
+    parser.add_argument("trace", type=Path, metavar="TRACE", help=given.TRACE)
     parser.add_argument("--perfetto", action="store_true", required=True, help="for ui.perfetto.dev")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="default: ./TRACE.pftrace")
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE", help="default: ./TRACE.pftrace, of a run ./SCOPE-UTC.pftrace"
+    )
     return parser

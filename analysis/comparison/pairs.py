@@ -8,6 +8,7 @@
     trace                null where one has no GPU work; or, in µs per repetition of `unit`:
       unit, counts       "decode step", "iteration", a range's name or "trace", and how many there are of
                          it; null and [0, 0] where nothing that repeats is known to be the same work in both
+      gpus               at work in that unit in a and b; times are summed over them
       total, parts[]     busy + idle, a change, null without unit; busy and idle by cause, which add up to it
       others[]           idle_share, kernels
       phases[]           busy + idle of one occurrence of each phase that is the same work in both
@@ -28,7 +29,7 @@ from itertools import zip_longest
 from typing import Any
 
 from analysis import diagnose
-from analysis.comparison import numbers, sides, subjects
+from analysis.comparison import numbers, profiling, sides, subjects
 from analysis.comparison.numbers import Change
 from analysis.comparison.sentence import sentence
 from analysis.comparison.sides import Side, TraceChanges
@@ -117,4 +118,6 @@ def _comparison(a: Subject, b: Subject, traces: TraceChanges | None, warnings: l
             "give two runs, or two traces",
         )
     warnings = warnings + numbers.recorded(a, b, latencies) + (traces.warnings if traces else [])
-    return Comparison(a, b, sentence(a.name, b.name, latencies, traces), latencies, traces, warnings)
+    opposite = profiling.contradiction(a, b, latencies, traces)
+    said = sentence(a.name, b.name, latencies, traces, contradicted=opposite is not None)
+    return Comparison(a, b, said, latencies, traces, [*warnings, opposite] if opposite else warnings)

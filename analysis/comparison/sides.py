@@ -75,7 +75,8 @@ class TraceChanges:
     total: busy + idle. parts: busy, then idle by cause; they add up to the total. others: idle_share and
     kernels. phases: busy + idle per occurrence of each phase. kernels: the largest changes of
     `kernels_in_all`. left_out: phases that don't compare, each with the reason. split: whether busy and idle
-    time mean the same in both.
+    time mean the same in both. gpus: at work in that unit; times are summed over them, so of other numbers
+    not even the total compares.
 
     Where nothing that repeats is the same work in both, unit and total are None, `reason` says why, and only
     phases and left_out have entries.
@@ -86,6 +87,7 @@ class TraceChanges:
     unit: str | None = None
     reason: str = ""
     counts: tuple[int, int] = (0, 0)
+    gpus: tuple[int, int] = (0, 0)
     total: Change | None = None
     parts: list[Change] = field(default_factory=list)
     others: list[Change] = field(default_factory=list)
@@ -94,6 +96,10 @@ class TraceChanges:
     split: bool = True
     warnings: list[str] = field(default_factory=list)
 
+    @property
+    def says_which_is_faster(self) -> bool:
+        return self.total is not None and self.gpus[0] == self.gpus[1]
+
     def as_json(self) -> dict[str, Any]:
         lists = {
             name: [one.as_json() for one in getattr(self, name)] for name in ("parts", "others", "phases")
@@ -101,7 +107,7 @@ class TraceChanges:
         kernels = [one.as_json() for one in self.kernels]
         left_out = [{"phase": phase, "why": why} for phase, why in self.left_out.items()]
         total = self.total.as_json() if self.total else None
-        found = {"unit": self.unit, "counts": self.counts, "total": total}
+        found = {"unit": self.unit, "counts": self.counts, "gpus": self.gpus, "total": total}
         rest = {"kernels": kernels, "kernels_in_all": self.kernels_in_all, "left_out": left_out}
         return {**found, **lists, **rest}
 
@@ -114,7 +120,13 @@ def compare(a: Side, b: Side) -> TraceChanges:
     warnings = _warnings(a, b, unit) + work.warnings(unit, reason, a.steps, b.steps)
     split = a.whole_graphs == b.whole_graphs
     common = TraceChanges(phases, left_out, reason=reason, split=split, warnings=warnings)
-    return common if unit is None else replace(common, **_by_unit(a, b, unit))
+    if unit is None:
+        return common
+    gpus = a.repeats.gpus(unit), b.repeats.gpus(unit)
+    if other := work.other_gpus(a.name, b.name, gpus):
+        common = replace(common, reason=f"{other}, and traced times are summed over GPUs")
+    warnings += work.gpu_warnings(other, label(unit), gpus)
+    return replace(common, gpus=gpus, **_by_unit(a, b, unit))
 
 
 def _by_unit(a: Side, b: Side, unit: Unit) -> dict[str, Any]:
@@ -157,7 +169,8 @@ def _phases(a: Side, b: Side) -> tuple[list[Change], dict[str, str]]:
         if key not in mine or key not in theirs:
             why = f"only in {a.name if key in mine else b.name}"
         else:
-            why = work.difference(key, a.steps, b.steps)
+            gpus = a.repeats.gpus(key), b.repeats.gpus(key)
+            why = work.difference(key, a.steps, b.steps) or work.other_gpus(a.name, b.name, gpus)
         if why:
             left_out |= {name: why} if len(left_out) < _PHASES else {}
         elif len(found) < _PHASES:

@@ -109,6 +109,25 @@ def warnings(unit: Unit | None, reason: str, a: Steps, b: Steps) -> list[str]:
     return found
 
 
+def other_gpus(a: str, b: str, gpus: tuple[int, int]) -> str:
+    """How many GPUs are at work in `a` and in `b`, where these differ; "" otherwise."""
+    if gpus[0] == gpus[1]:
+        return ""
+    return " and ".join(
+        f"{n} GPU{'s' * (n != 1)} at work in {name}" for name, n in zip((a, b), gpus, strict=True)
+    )
+
+
+def gpu_warnings(other: str, unit: str, gpus: tuple[int, int]) -> list[str]:
+    """What a reader must know of times per `unit` that several GPUs share; other: see `other_gpus`."""
+    if other:
+        return [
+            f"{other}: times per {unit} are device time summed over GPUs, and say nothing of which is faster"
+        ]
+    summed = f"both traces have {gpus[0]} GPUs at work: times per {unit} are device time summed over them"
+    return [summed] if gpus[0] > 1 else []
+
+
 def _other_tokens(a: Steps, b: Steps) -> str:
     if not a.tokens or not b.tokens or max(a.tokens, b.tokens) < _AS_MANY * min(a.tokens, b.tokens):
         return ""

@@ -15,6 +15,7 @@ from analysis.headline import cause_ns, headline
 from analysis.html.breakdown import BUSY, Breakdown, breakdown
 from analysis.html.longest import Gap, longest_gaps, text
 from analysis.memory import memory_metrics
+from analysis.reading.source import output_name, run_id
 from analysis.reading.trace import Trace
 from analysis.units import significant
 
@@ -184,12 +185,10 @@ def of_trace(trace: Trace, acc: Account, memory: Memory | None = None) -> Report
         "Profiler": f"nsys {info.product_version}" if info.product_version else "",
         "Recorded": info.recorded_utc,
     }
-    detail = (
-        traced(trace, acc, trace.path.name.split(".sqlite")[0], memory=memory) if len(acc.devices) else None
-    )
+    detail = traced(trace, acc, output_name(trace.path), memory=memory) if len(acc.devices) else None
     moved = memory_metrics(memory) if memory else {}
     return Report(
-        title=trace.path.name,
+        title=" · ".join(filter(None, [run_id(trace.path), trace.path.name])),
         subtitle=" · ".join(filter(None, [gpus, info.recorded_utc[:10]])),
         headline=detail.headline if detail else headline(acc),
         bars=[detail.bar] if detail else [],

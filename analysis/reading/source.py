@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import json
 import lzma
+import re
 import shutil
 import sqlite3
 import zlib
@@ -26,6 +28,27 @@ def trace_at(path: str | Path) -> Path:
     path = Path(path)
     traces = [path / name for name in TRACES] if (path / RECORD).exists() else []
     return next((trace for trace in traces if trace.exists()), path)
+
+
+def run_id(trace: Path) -> str:
+    """The id (scope/utc) of the run in whose folder a trace lies; "" of a trace that lies elsewhere."""
+    folder = trace.resolve().parent
+    if not (folder / RECORD).exists():
+        return ""
+    try:
+        record = json.loads((folder / RECORD).read_text())
+    except (OSError, ValueError):
+        record = None
+    found = record.get("id") if isinstance(record, dict) else None
+    return str(found or "/".join(folder.parts[-2:]))
+
+
+def output_name(trace: Path) -> str:
+    """What is made of a trace is named like this: after the run that it belongs to (every run's trace has the
+    same name of its own), and else after itself."""
+    stem = trace.name.split(".sqlite")[0]
+    run = re.sub(r"[^\w.-]+", "-", run_id(trace)).strip("-.")
+    return "-".join(filter(None, [run, "" if run and trace.name in TRACES else stem]))
 
 
 def open_database(path: Path, unpack_to: TemporaryDirectory[str]) -> tuple[sqlite3.Connection, Path]:
@@ -111,6 +134,8 @@ def _check_header(path: Path) -> None:
     if size == 0:
         raise TraceError(f"{path.name} is empty (0 bytes)", "export it again: " + _export_command(path))
     if not header.startswith(_SQLITE_MAGIC):
+        if ".sqlite" not in path.name and (path.parent / RECORD).exists():
+            raise TraceError(f"{path} is part of a run, not a trace", f"give the run's folder: {path.parent}")
         raise TraceError(
             f"{path.name} is not an SQLite database", "export the report first: " + _export_command(path)
         )

@@ -18,6 +18,7 @@ def write_run(
     *,
     metrics: Mapping[str, float] | None = None,
     tokens: int = 4,
+    encode_ms: float = 2.0,
     **changes: Any,
 ) -> Path:
     """A finished run whose iterations take `ms_per_token`; `changes` replace entries of its run.json, or
@@ -37,7 +38,7 @@ def write_run(
     }
     (folder / "run.json").write_text(json.dumps(record | changes))
     measured = {
-        "iterations": [_iteration(ms, tokens) for ms in ms_per_token],
+        "iterations": [_iteration(ms, tokens, encode_ms) for ms in ms_per_token],
         "workload": {"audio_s": 6.8},
         "transcripts": [{"source": f"clips/{audio}", "window": 0}],
     }
@@ -45,16 +46,17 @@ def write_run(
     return folder
 
 
-def _iteration(ms: float, tokens: int) -> dict[str, Any]:
-    step = round(ms * 1e6)
-    phases = {"encode": [2_000_000], "decode": [step * tokens], "decode.step": [step] * tokens}
-    return {"iter_ns": step * tokens + 2_500_000, "phases": phases}
+def _iteration(ms: float, tokens: int, encode_ms: float) -> dict[str, Any]:
+    step, encode = round(ms * 1e6), round(encode_ms * 1e6)
+    phases = {"encode": [encode], "decode": [step * tokens], "decode.step": [step] * tokens}
+    return {"iter_ns": step * tokens + encode + 500_000, "phases": phases}
 
 
 def write_trace(
-    path: Path, steps: int, host_ns: int, kernels: Mapping[str, int], *, harness: bool = True
+    path: Path, steps: int, host_ns: int, kernels: Mapping[str, int], *, harness: bool = True, gpus: int = 1
 ) -> Path:
-    """Decode steps whose every kernel (name: ns) follows `host_ns` of host code, a launch call and its start.
+    """Decode steps whose every kernel (name: ns) follows `host_ns` of host code, a launch call and its start;
+    one after the other, on each of so many `gpus` in turn.
 
     Without `harness` the steps have no ranges of the harness around and above them.
     """
@@ -67,7 +69,7 @@ def write_trace(
             called = now + host_ns
             began = called + CALL_NS + START_NS
             export.call(called, called + CALL_NS, correlation)
-            export.kernel(began, began + busy_ns, correlation, name=name)
+            export.kernel(began, began + busy_ns, correlation, name=name, device=correlation % gpus)
             now = began + busy_ns
         if harness:
             export.range("decode.step", begin, now)

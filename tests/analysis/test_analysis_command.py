@@ -128,7 +128,7 @@ def test_the_folder_of_a_run_stands_for_its_trace(
     said = capsys.readouterr().out
     assert "told" in said and "sampled" not in said
     assert main(["export", str(run), "--perfetto"]) == 0
-    assert (tmp_path / "trace.pftrace").exists()
+    assert (tmp_path / "scope-1.pftrace").exists()
     (run / "trace.sqlite").unlink()
     assert main([str(run)]) == 6
     assert "is a folder, not a trace\n  try: in it: metrics.sqlite" in capsys.readouterr().err
@@ -254,6 +254,9 @@ BAD = {
         lambda folder, _: two_exports(folder), "is a folder, not a trace", "in it: trace.sqlite, metrics"
     ),
     "not SQLite": (named("a.sqlite", b"hello" * 100), "not an SQLite database", "nsys export --type=sqlite"),
+    "record of a run": (
+        lambda folder, _: write_run(folder / "a" / "1", [1.0]) / "run.json", "part of a run", "run's folder: "
+    ),
     "empty": (named("a.sqlite", b""), "empty (0 bytes)", "nsys export --type=sqlite"),
     "truncated": (truncated, "cut.sqlite is truncated", "nsys export --type=sqlite"),
     "header only": (named("a.sqlite", b"SQLite format 3\x00"), "truncated", "nsys export"),

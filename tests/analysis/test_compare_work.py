@@ -200,3 +200,36 @@ def test_long_names_leave_the_metrics_whole(tmp_path: Path) -> None:
     for metric in ("total_ms", "ms_per_token", "real_time_factor", "harness:decode.step", "idle_share"):
         assert any(line.split()[:1] == [metric] for line in lines), metric
     assert "…" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("gpus", "faster", "said"),
+    [
+        ((1, 2), False, "1 GPU at work in a and 2 GPUs at work in b: times per decode step are device time"),
+        ((2, 2), True, "both traces have 2 GPUs at work: times per decode step are device time summed over"),
+        ((1, 1), True, ""),
+    ],
+)
+def test_other_numbers_of_gpus_make_nothing_faster_or_slower(
+    tmp_path: Path, gpus: tuple[int, int], faster: bool, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The same kernels in half the time, one after the other, on as many GPUs."""
+    kernels = {"gemm": 10_000, "softmax": 10_000}
+    a, b = (
+        write_trace(tmp_path / f"{name}.sqlite", 8, host_ns, kernels, gpus=n)
+        for name, n, host_ns in zip("ab", gpus, (40_000, 10_000), strict=True)
+    )
+    found = compared(a, b, capsys=capsys)
+    assert found["trace"]["gpus"] == list(gpus)
+    assert found["sentence"].startswith("b is 2.2x faster per decode step (traced)") == faster
+    assert any(said in one for one in found["warnings"]) and len(found["warnings"]) == 1 + bool(said)
+    assert bool(found["trace"]["phases"]) == faster
+    if not faster:
+        assert found["sentence"] == (
+            "These traces of a and b don't say which is faster: "
+            "1 GPU at work in a and 2 GPUs at work in b, and traced times are summed over GPUs"
+        )
+        runs = [write_run(tmp_path / one.stem / "1", [2.0 - n] * 8) for n, one in enumerate((a, b))]
+        for folder, trace in zip(runs, (a, b), strict=True):
+            trace.rename(folder / "trace.sqlite")
+        assert compared(*runs, capsys=capsys)["sentence"] == "b is 2.0x faster per token than a (2 → 1 ms)"
