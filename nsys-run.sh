@@ -5,7 +5,7 @@ set -euo pipefail
 usage() {
   cat <<'TEXT'
 usage: ./nsys-run.sh +scope=SCOPE [OVERRIDE ...]    run a scope with capture=nsys
-       ./nsys-run.sh [--graphs node|graph] [--gpu-metrics auto|off|HZ] -- PROGRAM [ARGS ...]
+       ./nsys-run.sh [--graphs node|graph] [--gpu-metrics auto|off|HZ] [--outputs FOLDER] -- PROGRAM [ARGS ...]
                                                     record any program and account for its GPU time
 
 examples:
@@ -16,7 +16,7 @@ examples:
   ./nsys-run.sh --graphs graph -- ./my_cuda_program          each CUDA graph as one piece: for loops inside of one
 
 Works from any folder, and paths that you give are relative to where you are. A scope's run goes to
-outputs/ there (outputs=FOLDER for another); a program's recording to outputs/profile/ in the project.
+outputs/ there (outputs=FOLDER for another); a program's recording to outputs/profile/ in the project (--outputs for another).
 `python -m harness --help` lists the scopes, `python -m harness.doctor` tests nsys.
 TEXT
 }
@@ -25,16 +25,26 @@ repo=$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")
 python=$repo/.venv/bin/python
 [[ -x $python ]] || python=python3
 
-case ${1-} in
-  '' | -h | --help)
+to=scope
+for word; do
+  [[ $word != -- ]] || to=program
+done
+case $to,${1-} in
+  *,'' | *,-h | *,--help)
     usage
     ;;
-  -- | --graphs | --graphs=* | --gpu-metrics | --gpu-metrics=*)
+  program,* | *,--graphs* | *,--gpu-metrics*)
     # From the project's folder rather than through PYTHONPATH, which the program would inherit.
     here=$PWD
     cd -- "$repo"
     exec "$python" -m harness.profile --cwd "$here" "$@"
     ;;
+  scope,[!-]*)
+    if [[ $1 != *=* ]]; then
+      printf 'error: %s is no SETTING=VALUE of a scope\n  try: ./nsys-run.sh -- %s, to record a program\n' "$1" "$*" >&2
+      exit 2
+    fi
+    ;;&
   *)
     export PYTHONPATH=$repo${PYTHONPATH:+:$PYTHONPATH}
     exec "$python" -m harness capture=nsys "$@"

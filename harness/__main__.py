@@ -45,9 +45,9 @@ class Session:
         """One job. Its failure is noted and not raised, so that the others of a sweep still run."""
         from harness import choices, dry_run, plan, run  # here, and not above, for --help to answer at once
 
-        record, error, scope = None, None, ""
+        record, error, scope, overrides = None, None, "", []
         try:
-            scope = str(cfg.name)
+            scope, overrides = str(cfg.name), list(HydraConfig.get().overrides.task)
             if cfg.name is None:
                 raise choices.nameless()
             made = plan.make(cfg)
@@ -55,14 +55,13 @@ class Session:
             if cfg.dry_run:
                 dry_run.show_commands(made, self.out)
             else:
-                overrides = list(HydraConfig.get().overrides.task)
                 record = run.execute(made, [sys.executable, *sys.orig_argv[1:]], overrides, self.out)
                 error = run.error_of(record)
         except Exception as problem:
             error = usage.explain(problem)
         if error:
             print(error.report(), file=sys.stderr)
-        self.outcomes.append(Outcome(scope, record, error))
+        self.outcomes.append(Outcome(scope, overrides, record, error))
         if error and error.exit_code == ExitCode.INTERRUPTED:
             raise KeyboardInterrupt
 
@@ -73,6 +72,7 @@ class Session:
 def main() -> int:
     # Hydra prints tracebacks of its own unless it is told to raise.
     os.environ["HYDRA_FULL_ERROR"] = "1"
+    sys.argv[1:] = usage.readable(sys.argv[1:])
     session = Session()
     usage.register_resolvers()
     OmegaConf.register_new_resolver(

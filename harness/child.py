@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import ctypes
 import gc
+import signal
 import sys
 import time
 import traceback
@@ -53,6 +55,13 @@ def main(argv: list[str] | None = None) -> int:
         results["error"] = {"message": str(problem), "hint": problem.hint, "exit_code": int(code)}
     write_json(run / RESULTS[role], results)
     return code
+
+
+def _end_with_parent() -> None:
+    """Have the kernel end this process when its parent ends, even killed: a measurement that nobody waits for
+    would disturb the next."""
+    set_parent_death_signal = 1  # PR_SET_PDEATHSIG of prctl(2)
+    ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGTERM)
 
 
 def _perform(role: str, cfg: DictConfig, run: Path) -> dict[str, Any]:
@@ -183,6 +192,7 @@ def _cuda_fails() -> bool:
 
 
 if __name__ == "__main__":
+    _end_with_parent()
     status = main()
     gc.freeze()  # or the interpreter, before it ends, looks through all those objects for some to free
     sys.exit(status)

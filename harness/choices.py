@@ -6,6 +6,7 @@ Hydra holds the command line to the settings that exist, but takes whatever a sc
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,12 @@ def check(cfg: DictConfig) -> None:
     raises UserError. To be called in a job of Hydra's, with the job's configuration, checked."""
     chosen = HydraConfig.get().runtime.choices
     scopes = chosen.get("scope") or []
+    own: set[str] = set()
     for scope in scopes if isinstance(scopes, list | ListConfig) else [scopes]:
-        _check_scope(scope)
+        own |= _check_scope(scope)
+    for key in _added(cfg):  # by a plus on the command line
+        if key not in own:
+            raise usage.unknown_key(key)
     _check_reference(cfg)
     _check_model(cfg.get("model") or {}, chosen.get("model"))
 
@@ -41,20 +46,27 @@ def nameless() -> UserError:
     return UserError(f"{_file(scope)} lacks its first line, {PACKAGE}")
 
 
-def _check_scope(scope: str) -> None:
+def _check_scope(scope: str) -> set[str]:
+    """Returns the settings of its own."""
     alone = _composed(f"+scope={scope}")
     if alone.name != _name(scope):
         raise UserError(f"{_file(scope)} has name: {alone.name}", f"name: {_name(scope)}, as the file's")
     defaults = OmegaConf.load(usage.CONF / "config.yaml")
-    known = set(usage.keys(defaults))
-    for key in usage.keys(alone):
-        section = key.partition(".")[0]
-        if key in known or section in usage.groups():
-            continue
+    added = set(_added(alone))
+    for key in added:
         # A workload of one's own has settings of its own, in sections of their own.
-        if section in defaults or alone.workload == defaults.workload:
+        if key.partition(".")[0] in defaults or alone.workload == defaults.workload:
             problem = usage.unknown_key(key)
             raise UserError(f"{_file(scope)}: {problem}", problem.hint)
+    return added
+
+
+def _added(cfg: DictConfig) -> Iterator[str]:
+    """Settings that are neither in conf/config.yaml nor in its groups."""
+    known = set(usage.keys(OmegaConf.load(usage.CONF / "config.yaml")))
+    for key in usage.keys(cfg):
+        if key not in known and key.partition(".")[0] not in usage.groups():
+            yield key
 
 
 def _check_reference(cfg: DictConfig) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,8 +22,17 @@ WIDTH = 120  # of report.txt, and of output that goes to no terminal
 def screen(piped: int = WIDTH) -> Console:
     """Standard output; tables are not squeezed into 80 columns where there is no terminal to fit, but into
     `piped`."""
-    console = Console()
-    return console if console.is_terminal else Console(width=piped)
+    console = Screen()
+    return console if console.is_terminal else Screen(width=piped)
+
+
+class Screen(Console):
+    """One whose reader may go away (`| head`): a run doesn't depend on who reads what it says."""
+
+    def on_broken_pipe(self) -> None:
+        """Be quiet from now on, where rich ends the program."""
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class Report:

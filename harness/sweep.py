@@ -25,6 +25,7 @@ class Outcome:
     """What became of one job: its record, None if it never became a run; its error, None if it worked."""
 
     scope: str
+    overrides: list[str]
     record: Record | None
     error: UserError | None
 
@@ -56,12 +57,12 @@ def close(folder: Path, outcomes: Sequence[Outcome], outputs: Path, out: Console
 
 def _table(outcomes: Sequence[Outcome]) -> Table:
     table = Table("job", "scope", "status", "run", "ms per token", title="Sweep", box=SIMPLE)
-    for number, outcome in enumerate(outcomes):
+    for number, (outcome, name) in enumerate(zip(outcomes, labels(outcomes), strict=True)):
         record = outcome.record
         status = record.status if record else ("failed" if outcome.error else "shown only")
         table.add_row(
             str(number),
-            outcome.scope,
+            name,
             status + (f": {outcome.error}" if outcome.error else ""),
             record.id if record else "",
             _per_token(record.metrics) if record else "",
@@ -135,7 +136,7 @@ def _page(finished: Sequence[Record], folder: Path, outputs: Path) -> Path:
     return html.write(folder / page.PAGE, page.of_sweep(finished, labels(finished), outputs, "../../"))
 
 
-def labels(records: Sequence[Record]) -> list[str]:
+def labels(records: Sequence[Record | Outcome]) -> list[str]:
     """Scopes' names; where one occurs more than once, with the overrides in which its runs differ."""
     every = [set(record.overrides) for record in records]
     shared = set.intersection(*every)

@@ -8,13 +8,13 @@ import sqlite3
 import sys
 import tempfile
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from hydra.errors import HydraException, MissingConfigException
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import MarkedYAMLError
@@ -23,6 +23,7 @@ from harness.environment import PROJECT
 from harness.errors import ExitCode, UserError
 
 CONF = PROJECT / "conf"
+PATHS = ("audio.path", "model.name", "model.path", "outputs")  # settings that are, or may be, paths
 
 
 def register_resolvers() -> None:
@@ -36,6 +37,28 @@ def scopes_with_summaries() -> str:
     files = sorted((CONF / "scope").glob("*.yaml"))
     width = max((len(f.stem) for f in files), default=0)
     return "\n".join(f"  {f.stem:{width}}  {_summary(f)}" for f in files)
+
+
+def readable(words: Sequence[str]) -> list[str]:
+    """A command line whose paths Hydra reads as they are: quoted where it would take them for something else
+    (`talk (1).flac`, `a,b.flac`, `2024`), if there is such a file, or can't read them at all."""
+    return [_quoted(word) if word.lstrip("+").partition("=")[0] in PATHS else word for word in words]
+
+
+def _quoted(word: str) -> str:
+    key, _, path = word.partition("=")
+    if path[:1] in ("'", '"'):
+        return word
+    try:
+        read = OverridesParser.create().parse_override(word)
+    except HydraException:
+        pass
+    else:
+        if (not read.is_sweep_override() and read.value() == path) or not Path(path).exists():
+            return word
+    # Backslashes count only before a quotation mark.
+    inside = re.sub(r"(\\*)('|$)", lambda end: end[1] * 2 + ("\\'" if end[2] else ""), path)
+    return f"{key}='{inside}'"
 
 
 def explain(error: Exception) -> UserError:
@@ -70,6 +93,11 @@ def _misuse(error: Exception) -> UserError:
         group, _, choice = str(error.missing_cfg_file).rpartition("/")
         if error.options:
             return UserError(f"there is no {group} named {choice!r}", f"one of: {', '.join(error.options)}")
+    if isinstance(error, OverrideParseException):
+        return UserError(
+            f"{error.override!r} can't be read as KEY=VALUE",
+            """"KEY='VALUE'" where the value has blanks, brackets, commas or quotation marks""",
+        )
     text = re.sub(r"^\w+ raised while resolving interpolation: ", "", _first_line(error))
     if unknown := re.match(r"Could not override '([^']+)'", text):
         return unknown_key(unknown[1].split("@")[0])

@@ -16,6 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from harness import usage
 from harness.processes import lives
 from tests.harness.cli import ROOT, Command, argv, call, env, records
 
@@ -134,6 +135,9 @@ BAD_USAGE = {
     "several scopes without -m": (["+scope=fake_one,fake_two"], 2, ["-m +scope=fake_one,fake_two"]),
     "unknown model": (["+scope=fake_one", "model=nope"], 2, ["no model named 'nope'", "tiny_random"]),
     "unknown setting": (["+scope=fake_one", "measure.iteratons=3"], 2, ["measure.iterations"]),
+    "unknown setting with a plus": (["+scope=fake_one", "+measure.iteratons=3"], 2, ["measure.iterations"]),
+    "unknown setting with two": (["+scope=fake_one", "++atention=sdpa"], 2, ["'atention'", "attention"]),
+    "a value that Hydra can't read": (["+scope=fake_one", "device=c(pu"], 2, ["device=c(pu", "KEY='VALUE'"]),
     "setting set twice": (["+scope=fake_one", "+attention=sdpa"], 2, ["without the +"]),
     "broken override": (["+scope=fake_one", "attention"], 2, ["attention"]),
     "not a number": (["+scope=fake_one", "measure.iterations=few"], 2, ["measure.iterations=few"]),
@@ -178,6 +182,41 @@ BAD_USAGE = {
     "no GPU": (["+scope=fake_one", "device=cuda"], 4, ["no GPU", "device=auto", "harness.doctor"]),
     "bad input": (["+scope=fake_one", "fake.mischief=bad_input"], 3, ["the fake audio is silent"]),
 }
+
+
+@pytest.mark.parametrize("name", ["täl k (1)", "it's", "a,b", "2024", "a=b[1]", "null"])
+def test_folders_of_any_name(harness: Command, tmp_path: Path, name: str) -> None:
+    (tmp_path / name).mkdir()
+    done = harness("+scope=fake_one", f"outputs={name}")
+    assert done.returncode == 0, done.stderr
+    assert list((tmp_path / name).glob("fake_one/*/run.json"))
+
+
+@pytest.mark.parametrize(
+    "given, read",
+    [
+        ("outputs=new folder (1)", "outputs='new folder (1)'"),
+        ("audio.path=a'b(.flac", r"audio.path='a\'b(.flac'"),
+        ("audio.path=x.flac,y.flac", "audio.path=x.flac,y.flac"),  # a sweep: there is no such file
+        ("audio.path='a b'", "audio.path='a b'"),
+        ("outputs=null", "outputs=null"),
+        ("compare_with=a b(", "compare_with=a b("),
+    ],
+)
+def test_paths_are_quoted_for_hydra_where_they_have_to_be(given: str, read: str) -> None:
+    assert usage.readable([given]) == [read]
+
+
+def test_a_reader_that_goes_away_ends_no_run(tmp_path: Path) -> None:
+    with subprocess.Popen(
+        argv("+scope=fake_one"), cwd=tmp_path, env=env(), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as parent:
+        assert parent.stdout is not None and parent.stderr is not None
+        parent.stdout.close()
+        said = parent.stderr.read()
+    assert parent.returncode == 0 and not said
+    (record,) = records(tmp_path)
+    assert record["status"] == "finished"
 
 
 @pytest.mark.parametrize("case", BAD_USAGE)
@@ -320,8 +359,10 @@ def test_a_killed_harness_leaves_a_run_that_is_marked_failed_later(tmp_path: Pat
     parent, children = hanging(tmp_path)
     parent.kill()
     parent.communicate()
-    for child in children:
-        child.kill()
+    deadline_s = time.monotonic() + 10
+    while any(map(lives, children)):  # nobody would wait for it, and it would disturb the next run
+        assert time.monotonic() < deadline_s
+        time.sleep(0.05)
     (before,) = records(tmp_path)
     assert before["status"] == "running"
     assert call([sys.executable, "-m", "harness.results", "list"], tmp_path).returncode == 0

@@ -40,7 +40,7 @@ def test_the_closing_table_marks_times_that_are_not_sure(tmp_path: Path) -> None
     shaky.metrics = steady.metrics | {"ms_per_token.low": 0.2}
     short.metrics = {"ms_per_token": 1.0}
     said = StringIO()
-    outcomes = [Outcome(one.scope, one, None) for one in (steady, shaky, short)]
+    outcomes = [Outcome(one.scope, [], one, None) for one in (steady, shaky, short)]
     close(tmp_path / "sweep", outcomes, tmp_path, Console(file=said, width=200))
     rows = [line.rstrip() for line in said.getvalue().splitlines()]
     assert any("shaky" in row and row.endswith("1.000, unstable ±40.5%") for row in rows)
