@@ -102,7 +102,8 @@ def headline(acc: Account, ms_per_token: float | None = None) -> str:
     """
     if acc.devices.empty:
         ranges = int((acc.phases["domain"] == HARNESS_DOMAIN).sum())
-        return f"No GPU work in this trace: {ranges} phases with host time only"
+        phases = f"{ranges} phase{'' if ranges == 1 else 's'}"
+        return f"No GPU work in the traced window: {phases} with host time only"
     part = focus(acc)
     sentence = f"The GPU idles {percent(part.idle_share)} of {part.name}"
     if part.whole_graphs:

@@ -241,6 +241,15 @@ def only_ranges(folder: Path, recorded: Recorded) -> Path:
     return export.write(folder / "host.sqlite")
 
 
+def work_elsewhere(folder: Path, recorded: Recorded) -> Path:
+    export = Export()
+    export.domain("harness")
+    export.range("iter", 2_000_000, 5_000_000)
+    export.kernel(100_000, 900_000, 1)
+    export.kernel(900_000, 950_000, 2)
+    return export.write(folder / "elsewhere.sqlite")
+
+
 def two_exports(folder: Path) -> Path:
     for name in ("metrics.sqlite", "trace.sqlite"):
         (folder / name).touch()
@@ -262,6 +271,9 @@ BAD = {
     "unfinished": (named("a.qdstrm", b"x"), "unfinished", "QdstrmImporter -i a.qdstrm"),
     "bad archive": (named("a.sqlite.xz", b"x" * 99), "can't be unpacked", "complete file"),
     "no GPU work": (only_ranges, "no GPU work (found 1 NVTX ranges, and 0 CUDA calls)", "--trace=cuda,nvtx"),
+    "work elsewhere": (
+        work_elsewhere, "2 pieces of GPU work, none within the harness's iter ranges", "record the whole"
+    ),
     "old nsys": (
         lambda _, recorded: recorded("h200_no_kernels"),
         "nsys 2022.4.2.1 recorded 3 kernel launch calls but not one kernel",
@@ -282,6 +294,12 @@ def test_bad_traces_are_6_with_a_message_and_a_way_on(case: str, tmp_path: Path,
     assert error.startswith("error: ") and message in error
     assert rest.startswith("  try: ") and hint in rest
     assert not (tmp_path / "out").exists()
+
+
+def test_work_outside_the_iterations_is_not_compared(tmp_path: Path, recorded: Recorded) -> None:
+    path = work_elsewhere(tmp_path, recorded)
+    done = analysis("compare", path, path, cwd=tmp_path)
+    assert done.returncode == 6 and "none within the harness's iter ranges" in done.stderr
 
 
 @pytest.mark.parametrize(

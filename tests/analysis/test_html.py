@@ -298,7 +298,7 @@ def test_a_trace_without_gpu_work_says_so(tmp_path: Path) -> None:
     export = Export()
     export.domain("harness")
     export.range("iter", 0, 1000)
-    assert "No GPU work in this trace" in page_of(export.write(tmp_path / "t.sqlite"))
+    assert "No GPU work in the traced window" in page_of(export.write(tmp_path / "t.sqlite"))
 
 
 def test_long_traces_have_short_pages(tmp_path: Path) -> None:
