@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
+from analysis.accounting.host import conditional_nodes
 from analysis.accounting.kernels import is_kernel
 from analysis.accounting.phases import iterations, within
 from analysis.engine.grouping import Codes, blocks
@@ -15,7 +17,15 @@ from analysis.reading.source import export_command
 from analysis.reading.times import LeftOut
 from analysis.reading.trace import Trace
 
+if TYPE_CHECKING:
+    from analysis.accounting.account import Account
+
 _LAUNCH_CALL = re.compile(r"^cu(da)?(LaunchKernel|LaunchCooperativeKernel|GraphLaunch|Launch\b)")
+_PAUSED = (
+    "bodies of conditional graph nodes were traced node by node; nsys pauses the device at every pass, so "
+    "the gaps around them are the profiler's: record with --cuda-graph-trace=graph (the harness: "
+    "trace.graphs=graph)"
+)
 _UNKNOWN_WORTH_SAYING = 0.01  # share of work without a launch call
 
 
@@ -98,9 +108,24 @@ def warnings(trace: Trace, work: pd.DataFrame, launch: Codes) -> list[str]:
             f"{unknown:,} of {len(launch):,} pieces of work have no launch call in the trace: "
             "the gaps before them have cause `unknown` and belong to no phase"
         )
+    if conditional_nodes(work).any():
+        found.append(_PAUSED)
     if sentence := _too_early(trace, work, launch):
         found.append(sentence)
     return found
+
+
+def sampled(acc: Account) -> str:
+    """What to think of the gaps of a trace that was recorded with GPU metrics."""
+    if _PAUSED in acc.warnings:
+        return (
+            "the trace was recorded with GPU metrics, too, whose sampling makes other gaps than those around "
+            "conditional nodes shorter: take gaps from a trace without them"
+        )
+    return (
+        "the trace was recorded with GPU metrics, and their sampling makes the GPU faster and its gaps "
+        "shorter: take gaps from a trace without them"
+    )
 
 
 def _left_out(rows: LeftOut) -> str:
