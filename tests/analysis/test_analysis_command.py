@@ -16,7 +16,7 @@ import pytest
 from memory_trace import traced
 from rich.console import Console
 from runs_on_disk import write_run, write_trace
-from synthetic_export import Export
+from synthetic_export import Export, launches
 
 from analysis.__main__ import main
 from analysis.commands import stages
@@ -160,6 +160,17 @@ def test_json_instead_of_tables(recorded: Recorded, tmp_path: Path) -> None:
     done = analysis(recorded("h200_graph"), "--json", cwd=tmp_path)
     assert done.returncode == 0 and json.loads(done.stdout)["devices"]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_json_has_the_quantiles_of_gaps_that_the_table_has(tmp_path: Path) -> None:
+    export = launches("k")
+    export.range("busy", 50_000, 70_000)
+    export.range("idle", 500, 600)
+    done = analysis(export.write(tmp_path / "t.sqlite"), "--json", cwd=tmp_path)
+    found = {
+        one["name"]: (one["gap_median_ns"], one["gap_p90_ns"]) for one in json.loads(done.stdout)["phases"]
+    }
+    assert found == {"busy": (26_000, 26_000), "idle": (None, None)}
 
 
 def test_export_for_perfetto(recorded: Recorded, tmp_path: Path) -> None:
