@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
+from analysis.accounting.host import conditional_nodes
 from analysis.accounting.kernels import is_kernel
+from analysis.accounting.phases import iterations, within
 from analysis.engine.grouping import Codes, blocks
 from analysis.errors import TraceError
+from analysis.reading.source import export_command
+from analysis.reading.times import LeftOut
 from analysis.reading.trace import Trace
 
+if TYPE_CHECKING:
+    from analysis.accounting.account import Account
+
 _LAUNCH_CALL = re.compile(r"^cu(da)?(LaunchKernel|LaunchCooperativeKernel|GraphLaunch|Launch\b)")
+_PAUSED = (
+    "bodies of conditional graph nodes were traced node by node; nsys pauses the device at every pass, so "
+    "the gaps around them are the profiler's: record with --cuda-graph-trace=graph (the harness: "
+    "trace.graphs=graph)"
+)
 _UNKNOWN_WORTH_SAYING = 0.01  # share of work without a launch call
 
 
@@ -20,6 +33,8 @@ def missing_kernels(trace: Trace) -> tuple[str, str] | None:
     """(message, hint) if the host launched kernels and the trace has none of them."""
     if is_kernel(trace.work).any():
         return None
+    if lost := [one for one in trace.left_out if one.kind == "kernel"]:
+        return f"no kernel has times that can be true (found {lost[0]})", _again(trace)
     calls = trace.api["name"].value_counts()
     launches = int(calls[[bool(_LAUNCH_CALL.match(name)) for name in calls.index]].sum())
     if launches == 0:
@@ -38,21 +53,53 @@ def require_gpu_work(trace: Trace) -> None:
     """Raise TraceError, saying what was found instead, if there are no kernels to account for."""
     if missing := missing_kernels(trace):
         raise TraceError(*missing)
+    if trace.work.empty and (lost := [one for one in trace.left_out if one.kind != "CUDA call"]):
+        found = ", ".join(f"{one.kind}: {one}" for one in lost)
+        raise TraceError(f"no GPU work has times that can be true ({found})", _again(trace))
     if trace.work.empty:
         raise TraceError(
             f"{trace.path.name} holds no GPU work ({_inventory(trace)})",
             "trace a program that uses the GPU, with `nsys profile --trace=cuda,nvtx`; with a capture range, "
             "check that the program reached it",
         )
+    if elsewhere := _outside(trace):
+        raise TraceError(
+            elsewhere,
+            "record the whole of an iteration; if its kernels are there, the trace's clocks disagree: record "
+            "it again",
+        )
+
+
+def _outside(trace: Trace) -> str:
+    """Where the work is, if none of it lies in the window that the harness's iterations span."""
+    work, outermost = trace.work, iterations(trace.ranges)
+    if work.empty or outermost.empty:
+        return ""
+    window = int(outermost["start_ns"].min()), int(outermost["end_ns"].max())
+    if within(work, window).any():
+        return ""
+    pieces = f"{len(work):,} {'piece' if len(work) == 1 else 'pieces'} of GPU work"
+    ran = _from_to(int(work["start_ns"].min()), int(work["end_ns"].max()))
+    return f"{pieces}, none within the harness's iter ranges ({_from_to(*window)}): the work ran from {ran}"
+
+
+def _from_to(start_ns: int, end_ns: int) -> str:
+    return f"{start_ns / 1e6:,.1f} to {end_ns / 1e6:,.1f} ms"
+
+
+def _again(trace: Trace) -> str:
+    return f"export it again ({export_command(trace.path)}); if that is no better, record it again"
 
 
 def warnings(trace: Trace, work: pd.DataFrame, launch: Codes) -> list[str]:
     """Sentences about what the account of this work can't know; `launch` [work] is -1 where unknown."""
-    found = []
+    found = [_left_out(one) for one in trace.left_out]
     if missing := missing_kernels(trace):
         found.append(f"{missing[0]}: {missing[1]}. Idle time is not counted")
     elif trace.work.empty:
         found.append(f"no GPU work in the trace ({_inventory(trace)}): phases have host time only")
+    elif work.empty:
+        found.append(_outside(trace))
     if trace.ranges.empty:
         found.append(_missing_ranges(trace))
     unknown = int(np.count_nonzero(launch < 0))
@@ -61,9 +108,33 @@ def warnings(trace: Trace, work: pd.DataFrame, launch: Codes) -> list[str]:
             f"{unknown:,} of {len(launch):,} pieces of work have no launch call in the trace: "
             "the gaps before them have cause `unknown` and belong to no phase"
         )
+    if conditional_nodes(work).any():
+        found.append(_PAUSED)
     if sentence := _too_early(trace, work, launch):
         found.append(sentence)
     return found
+
+
+def sampled(acc: Account) -> str:
+    """What to think of the gaps of a trace that was recorded with GPU metrics."""
+    if _PAUSED in acc.warnings:
+        return (
+            "the trace was recorded with GPU metrics, too, whose sampling makes other gaps than those around "
+            "conditional nodes shorter: take gaps from a trace without them"
+        )
+    return (
+        "the trace was recorded with GPU metrics, and their sampling makes the GPU faster and its gaps "
+        "shorter: take gaps from a trace without them"
+    )
+
+
+def _left_out(rows: LeftOut) -> str:
+    calls = rows.kind == "CUDA call"
+    effect = "why the device idled before what they launched is unknown" if calls else "they count as idle"
+    return (
+        f"{rows.count:,} of {rows.rows:,} {rows.kind}s are left out, because their times can't be true "
+        f"({rows}): {effect}. Export the report again"
+    )
 
 
 def _too_early(trace: Trace, work: pd.DataFrame, launch: Codes) -> str | None:

@@ -5,8 +5,8 @@
     window           start_ns, end_ns, wall_ns
     devices[]        device, name, busy_ns, idle_ns, idle_share, kernels, work (kernels, copies, memsets),
                      gaps: count, median_ns, p90_ns, p99_ns, by_cause_ns (adds up to idle_ns)
-    phases[]         domain, name, count, wall_ns, busy_ns, idle_ns, idle_share, kernels, work, by_cause_ns;
-                     a phase that encloses others includes them
+    phases[]         domain, name, count, wall_ns, busy_ns, idle_ns, idle_share, kernels, work, by_cause_ns,
+                     gap_median_ns, gap_p90_ns (null without gaps); a phase that encloses others includes them
     kernels_top[]    name, shape, kind, count, total_ns, median_ns, phases[], memory: null without samples, or
                      class, host_starved, dram_gbps (null where abstained) with low and high, samples,
                      stall_ns, source ("gpu metrics" or "ncu")
@@ -90,9 +90,9 @@ def _device(acc: Account, row: Row) -> dict[str, Any]:
 
 def _phase(row: Row) -> dict[str, Any]:
     names = ("domain", "name", "count", "wall_ns", "busy_ns", "idle_ns", "kernels", "work")
-    share = row["idle_share"]
-    shares = {"idle_share": None if pd.isna(share) else share}
-    return {**{name: row[name] for name in names}, **shares, "by_cause_ns": _by_cause(row)}
+    numbers = ("idle_share", "gap_median_ns", "gap_p90_ns")
+    known = {name: None if pd.isna(row[name]) else row[name] for name in numbers}
+    return {**{name: row[name] for name in names}, **known, "by_cause_ns": _by_cause(row)}
 
 
 def _by_cause(row: Row) -> dict[str, int]:

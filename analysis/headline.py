@@ -35,7 +35,8 @@ class Focus:
 
     gaps: rows of `Account.gaps`; cause_ns: its idle time by cause; steps: its decode steps, 0 if it has none;
     kernels: those of the steps, where it has some; graphs: how many of them are CUDA graphs that were traced
-    as one piece each, so that the kernels and gaps inside are unknown.
+    as one piece each, so that the kernels and gaps inside are unknown; devices: how many GPUs its times are
+    summed over.
     """
 
     name: str  # "the decode phase", "the traced window"
@@ -45,6 +46,7 @@ class Focus:
     kernels: int
     steps: int
     graphs: int
+    devices: int
 
     @property
     def whole_graphs(self) -> bool:
@@ -78,10 +80,11 @@ def focus(acc: Account) -> Focus:
             # Between its steps a decode phase launches a few kernels more.
             kernels = int((step if step is not None and steps else row)["kernels"])
             whole = int(graphs.loc[decoding, "count"].sum())
-            return Focus(what, gaps, int(row["busy_ns"]), cause_ns(row), kernels, steps, whole)
+            devices = max(gaps["device"].nunique(), 1)
+            return Focus(what, gaps, int(row["busy_ns"]), cause_ns(row), kernels, steps, whole, devices)
     busy, kernels = int(acc.devices["busy_ns"].sum()), int(acc.devices["kernels"].sum())
     causes, whole = cause_ns(acc.devices.sum(numeric_only=True)), int(_whole_graphs(acc)["count"].sum())
-    return Focus("the traced window", acc.gaps, busy, causes, kernels, 0, whole)
+    return Focus("the traced window", acc.gaps, busy, causes, kernels, 0, whole, len(acc.devices))
 
 
 def _whole_graphs(acc: Account) -> pd.DataFrame:
@@ -102,9 +105,11 @@ def headline(acc: Account, ms_per_token: float | None = None) -> str:
     """
     if acc.devices.empty:
         ranges = int((acc.phases["domain"] == HARNESS_DOMAIN).sum())
-        return f"No GPU work in this trace: {ranges} phases with host time only"
+        phases = f"{ranges} phase{'' if ranges == 1 else 's'}"
+        return f"No GPU work in the traced window: {phases} with host time only"
     part = focus(acc)
-    sentence = f"The GPU idles {percent(part.idle_share)} of {part.name}"
+    who = "The GPU idles" if part.devices == 1 else f"The {part.devices} GPUs idle"
+    sentence = f"{who} {percent(part.idle_share)} of {part.name}"
     if part.whole_graphs:
         sentence += ", not counting gaps inside its CUDA graphs, which were traced as one piece each"
     if part.idle_share >= _WORTH_A_CAUSE:
@@ -117,7 +122,8 @@ def headline(acc: Account, ms_per_token: float | None = None) -> str:
         )
     kernels = part.kernels / part.steps
     if ms_per_token is None:
-        time = f" and {significant(part.total_ns / part.steps / 1e6)} ms while traced"
+        time = f" and {significant(part.total_ns / part.steps / part.devices / 1e6)} ms while traced"
+        time += f", the average of its {part.devices} GPUs" if part.devices > 1 else ""
     else:
         time = f", a token {significant(ms_per_token)} ms"
     noun = "kernels and graphs" if part.whole_graphs else "kernel" if round(kernels) == 1 else "kernels"

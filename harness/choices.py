@@ -30,7 +30,7 @@ def check(cfg: DictConfig) -> None:
     for scope in scopes if isinstance(scopes, list | ListConfig) else [scopes]:
         own |= _check_scope(scope)
     for key in _added(cfg):  # by a plus on the command line
-        if key not in own:
+        if _section(key) not in own:
             raise usage.unknown_key(key)
     _check_reference(cfg)
     _check_model(cfg.get("model") or {}, chosen.get("model"))
@@ -47,7 +47,7 @@ def nameless() -> UserError:
 
 
 def _check_scope(scope: str) -> set[str]:
-    """Returns the settings of its own."""
+    """Returns the sections of its own."""
     alone = _composed(f"+scope={scope}")
     if alone.name != _name(scope):
         raise UserError(f"{_file(scope)} has name: {alone.name}", f"name: {_name(scope)}, as the file's")
@@ -55,18 +55,22 @@ def _check_scope(scope: str) -> set[str]:
     added = set(_added(alone))
     for key in added:
         # A workload of one's own has settings of its own, in sections of their own.
-        if key.partition(".")[0] in defaults or alone.workload == defaults.workload:
+        if _section(key) in defaults or alone.workload == defaults.workload:
             problem = usage.unknown_key(key)
             raise UserError(f"{_file(scope)}: {problem}", problem.hint)
-    return added
+    return {_section(key) for key in added}
 
 
 def _added(cfg: DictConfig) -> Iterator[str]:
     """Settings that are neither in conf/config.yaml nor in its groups."""
     known = set(usage.keys(OmegaConf.load(usage.CONF / "config.yaml")))
     for key in usage.keys(cfg):
-        if key not in known and key.partition(".")[0] not in usage.groups():
+        if key not in known and _section(key) not in usage.groups():
             yield key
+
+
+def _section(key: str) -> str:
+    return key.partition(".")[0]
 
 
 def _check_reference(cfg: DictConfig) -> None:

@@ -13,7 +13,7 @@ from analysis.accounting.causes import CAUSE_COLUMNS, CAUSES, Blame
 from analysis.accounting.gaps import Gaps, find_gaps
 from analysis.accounting.host import match_launches
 from analysis.accounting.kernels import attention_counts, is_kernel, kernel_table, shorten
-from analysis.accounting.phases import HARNESS_DOMAIN, ITERATION, Phases
+from analysis.accounting.phases import HARNESS_DOMAIN, Phases, iterations, within
 from analysis.accounting.stretches import Stretches
 from analysis.engine.collection import postponed
 from analysis.engine.grouping import Codes, blocks, duration_type, durations, runs, tally, zero_column
@@ -128,12 +128,12 @@ def account(trace: Trace) -> Account:
 def _window(trace: Trace) -> tuple[pd.DataFrame, tuple[int, int]]:
     """The ranges that count, and the window [start, end) in ns."""
     ranges, work = trace.ranges, trace.work
-    iterations = ranges[(ranges["domain"] == HARNESS_DOMAIN) & (ranges["name"] == ITERATION)]
-    span = next((table for table in (iterations, work, ranges) if len(table)), None)
+    outermost = iterations(ranges)
+    span = next((table for table in (outermost, work, ranges) if len(table)), None)
     if span is None:
         return ranges, (0, 0)
     window = int(span["start_ns"].min()), int(span["end_ns"].max())
-    if len(iterations):
+    if len(outermost):
         inside = (ranges["start_ns"] < window[1]) & (ranges["end_ns"] > window[0])
         ranges = ranges[inside].reset_index(drop=True)
     return ranges, window
@@ -147,9 +147,7 @@ def _within(work: pd.DataFrame, window: tuple[int, int]) -> pd.DataFrame:
     start, end = work["start_ns"].to_numpy(), work["end_ns"].to_numpy()
     if len(work) == 0 or (start.min() >= window[0] and end.max() <= window[1]):
         return work
-    inside = (start < window[1]) & (end > window[0])
-    inside |= (start == end) & (start >= window[0]) & (end <= window[1])  # took less than the clock's tick
-    row = np.flatnonzero(inside).astype(np.int32)
+    row = np.flatnonzero(within(work, window)).astype(np.int32)
     work = work.iloc[row].reset_index(drop=True)
     work["row"] = row
     work["start_ns"] = work["start_ns"].clip(lower=window[0])

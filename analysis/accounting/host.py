@@ -42,14 +42,20 @@ def match_launches(work: pd.DataFrame, api: pd.DataFrame) -> Codes:
     return launch
 
 
+def conditional_nodes(work: pd.DataFrame) -> np.ndarray:
+    """Which work is known to have run in the body of a conditional node of a graph (a loop on the device,
+    say): there nsys gives no correlation ids. bool [work]."""
+    return (work["graph_node"].array.codes >= 0) & (work["correlation"].to_numpy() <= 0)
+
+
 def _adopt_conditional_nodes(work: pd.DataFrame, launch: Codes, call_start: Ints) -> None:
     """Give nodes without a call the latest launch of their graph.
 
-    What runs inside a conditional node (a loop on the device, say) is recorded with correlation id 0, but for
-    nodes of the same graph outside of it the id is known. The upper half of a node's id is its graph's.
+    What runs inside a conditional node has no correlation id, but nodes of the same graph outside of it have
+    one. The upper half of a node's id is its graph's.
     """
     node, start = work["graph_node"].array.codes, work["start_ns"].to_numpy()
-    orphans = np.flatnonzero((node >= 0) & (launch < 0) & (work["correlation"].to_numpy() <= 0))
+    orphans = np.flatnonzero(conditional_nodes(work) & (launch < 0))
     if len(orphans) == 0:
         return
     known = np.flatnonzero((node >= 0) & (launch >= 0))

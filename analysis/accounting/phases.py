@@ -21,6 +21,19 @@ from analysis.engine.intervals import Ints, covered_ns
 ITERATION, DECODE, DECODE_STEP = "iter", "decode", "decode.step"  # ranges that the harness marks
 
 
+def iterations(ranges: pd.DataFrame) -> pd.DataFrame:
+    """The harness's outermost ranges, which bound the window; none in traces of other programs."""
+    return ranges[(ranges["domain"] == HARNESS_DOMAIN) & (ranges["name"] == ITERATION)]
+
+
+def within(work: pd.DataFrame, window: tuple[int, int]) -> np.ndarray:
+    """Which work overlaps the window [start, end) in ns: bool [work]."""
+    start, end = work["start_ns"].to_numpy(), work["end_ns"].to_numpy()
+    inside = (start < window[1]) & (end > window[0])
+    # What took less than the clock's tick.
+    return inside | (start == end) & (start >= window[0]) & (end <= window[1])
+
+
 @dataclass(frozen=True)
 class Phases:
     """The ranges by (domain, name), and the stretch in which each piece of work was launched."""

@@ -15,10 +15,6 @@ if TYPE_CHECKING:
     from analysis.memory import Memory
 
 STAGES = ("reading", "accounting", "memory", "figures")
-PERTURBED = (
-    "the trace was recorded with GPU metrics, and their sampling makes the GPU faster and its gaps shorter: "
-    "take gaps from a trace without them"
-)
 
 
 def analyse(path: Path, html: Path | None, figures: Path | None, *, as_json: bool) -> None:
@@ -34,7 +30,7 @@ def analyse(path: Path, html: Path | None, figures: Path | None, *, as_json: boo
         stages.next()
         acc = account(trace)
         if TABLE in trace.export.tables:
-            acc = replace(acc, warnings=[*acc.warnings, PERTURBED])
+            acc = replace(acc, warnings=[*acc.warnings, diagnose.sampled(acc)])
         if not as_json:
             from analysis import text
 

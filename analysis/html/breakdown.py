@@ -27,7 +27,8 @@ _TIMES_FROM = 1.1  # a ratio below is told in per cent
 class Breakdown:
     """One bar of the report.
 
-    parts_ns: busy time and idle time by cause; they add up to the traced time of `units`. tokens: whether
+    parts_ns: busy time and idle time by cause, summed over `devices` GPUs; they add up to the traced time of
+    `units`. tokens: whether
     `units` counts decode steps or tokens; otherwise it is 1, the decode phases or the traced window. kernels,
     launch_calls: of all units; launch_calls is None where the trace has no calls of the host. graphs: how
     many of `kernels` are CUDA graphs that were traced as one piece each: what is inside counts as busy. note:
@@ -44,6 +45,7 @@ class Breakdown:
     note: str = ""
     graphs: int = 0
     unprofiled_interval: Interval | None = None  # 95%, ms
+    devices: int = 1
 
     @property
     def total_ns(self) -> int:
@@ -59,8 +61,9 @@ class Breakdown:
         return self.ms() / self.unprofiled_ms - 1 if self.unprofiled_ms else math.nan
 
     def ms(self, part: str | None = None) -> float:
-        """Traced time of one unit, or of one part of it."""
-        return (self.total_ns if part is None else self.parts_ns[part]) / self.units / 1e6
+        """Traced time of one unit, or of one part of it; of several GPUs their average."""
+        ns = self.total_ns if part is None else self.parts_ns[part]
+        return ns / self.units / self.devices / 1e6
 
     def per_unit(self, count: int) -> float:
         return count / self.units
@@ -81,6 +84,7 @@ def breakdown(
         unprofiled_ms=unprofiled_ms,
         note=note,
         graphs=part.graphs,
+        devices=part.devices,
     )
 
 

@@ -168,7 +168,7 @@ def traced(
         patterns=_patterns(acc, idle_ns),
         phases=_phases(acc, memory),
         kernels=_kernels(acc, memory),
-        counts={"gaps": len(acc.gaps), "phases": len(acc.phases), "kernels": len(acc.kernels)},
+        counts={name: len(getattr(acc, name)) for name in ("gaps", "phases", "kernels", "devices")},
         memory=memory,
         warnings=acc.warnings,
     )
@@ -209,7 +209,8 @@ def figures(bar: Breakdown | None, metrics: Mapping[str, float]) -> dict[str, st
         around = ", around its graphs" if bar.graphs else ""
         found[("idle in decode" if bar.tokens else "idle") + around] = f"{bar.idle_share:.1%}"
         if bar.tokens:
-            found["ms per token, traced"] = significant(bar.ms())
+            average = f", average of {bar.devices} GPUs" if bar.devices > 1 else ""
+            found[f"ms per token, traced{average}"] = significant(bar.ms())
         found |= _counts(bar)
     if "decode.dram_share" in metrics:
         slowed = ", slowed by its recording" if bar is not None and bar.graphs else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -51,8 +52,10 @@ def timeline(trace: Trace, acc: Account, stamp: Stamp) -> Figure:
         figure = framed("No GPU work to draw", "One step on host and device", stamp)
         empty(figure.add_subplot(), "no GPU work in this trace")
         return figure
+    devices = view.work["device"].nunique()
+    view = _of_the_busiest(view)
     zoom = close_up(view)
-    figure = framed(_finding(view), _subtitle(view), stamp, size=(12, 7.4 if zoom else 5.4))
+    figure = framed(_finding(view, devices), _subtitle(view, devices), stamp, size=(12, 7.4 if zoom else 5.4))
     if zoom is None:
         detail = figure.add_subplot()
         _legend(detail, view)
@@ -71,15 +74,27 @@ def timeline(trace: Trace, acc: Account, stamp: Stamp) -> Figure:
     return figure
 
 
-def _finding(view: View) -> str:
+def _of_the_busiest(view: View) -> View:
+    """The view without all devices but the one that worked most for the step: gaps of several would be drawn
+    over one another."""
+    busiest = view.own.groupby("device")["dur_ns"].sum().idxmax()
+    work, gaps = (table[table["device"] == busiest] for table in (view.work, view.gaps))
+    return replace(view, work=work, gaps=gaps, parts=view.parts[view.parts["gap"].isin(gaps.index)])
+
+
+def _finding(view: View, devices: int) -> str:
     kernels, graphs = (int((view.own["kind"] == kind).sum()) for kind in ("kernel", "graph"))
     idle = view.idle_ns / max(view.span_ns, 1)
     work = f"{kernels:,} kernels" + (f" and {graphs:,} CUDA graphs" if graphs else "")
-    return f"{view.name}: {duration(view.span_ns, 3)} for {work}, the GPU is idle {percent(idle)} of it"
+    took = f"{view.name}: {duration(view.span_ns, 3)} for {work}"
+    if devices == 1:
+        return f"{took}, the GPU is idle {percent(idle)} of it"
+    return f"{took} on GPU {view.own['device'].iloc[0]}, which is idle {percent(idle)} of it"
 
 
-def _subtitle(view: View) -> str:
+def _subtitle(view: View, devices: int) -> str:
     text = f"The one of median duration among {view.among:,}. " if view.among > 1 else ""
+    text += f"Of {devices} GPUs only the busiest is drawn. " if devices > 1 else ""
     text += "Lines join a call with the work that it launched; gaps are shaded by their cause"
     if view.launched_before_ns > 0:
         ahead = duration(view.launched_before_ns)

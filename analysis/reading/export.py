@@ -42,6 +42,12 @@ class Export:
         """The column names of a table; empty if the export has no such table."""
         return {row[1] for row in self.rows(f'PRAGMA table_info("{table}")')}
 
+    def require(self, table: str, *columns: str) -> None:
+        """Raise TraceError if the export has this table, but not all of these columns of it."""
+        present = self.columns(table)
+        if present and (absent := [name for name in columns if name not in present]):
+            raise damaged(self.path, f"{table} has no column {' and no column '.join(absent)}")
+
     def select(self, table: str, *columns: str) -> list[Any]:
         """These columns of all rows; none if the table, or one of the columns, isn't there."""
         if not self.columns(table).issuperset(columns):

@@ -83,11 +83,12 @@ def table_names(connection: sqlite3.Connection) -> set[str]:
     return {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
 
 
-def damaged(path: Path, error: Exception) -> TraceError:
-    return TraceError(f"{path.name} can't be read: {error}", "export it again: " + _export_command(path))
+def damaged(path: Path, error: Exception | str) -> TraceError:
+    return TraceError(f"{path.name} can't be read: {error}", "export it again: " + export_command(path))
 
 
-def _export_command(path: Path) -> str:
+def export_command(path: Path) -> str:
+    """What makes an export like this one from its report."""
     stem = path.name.split(".")[0]
     return _EXPORT.format(stem=stem, name=f"{stem}.nsys-rep")
 
@@ -132,12 +133,12 @@ def _check_header(path: Path) -> None:
         raise TraceError(f"{path} can't be read: {error.strerror}", "check its permissions") from error
     size = path.stat().st_size
     if size == 0:
-        raise TraceError(f"{path.name} is empty (0 bytes)", "export it again: " + _export_command(path))
+        raise TraceError(f"{path.name} is empty (0 bytes)", "export it again: " + export_command(path))
     if not header.startswith(_SQLITE_MAGIC):
         if ".sqlite" not in path.name and (path.parent / RECORD).exists():
             raise TraceError(f"{path} is part of a run, not a trace", f"give the run's folder: {path.parent}")
         raise TraceError(
-            f"{path.name} is not an SQLite database", "export the report first: " + _export_command(path)
+            f"{path.name} is not an SQLite database", "export the report first: " + export_command(path)
         )
     page = int.from_bytes(header[16:18], "big")
     page = 65536 if page == 1 else page  # the format's way of writing 65536 in two bytes
@@ -145,5 +146,5 @@ def _check_header(path: Path) -> None:
     if size < max(expected, 100):
         raise TraceError(
             f"{path.name} is truncated: {size:,} of {expected:,} bytes",
-            "copy it again, or export it again: " + _export_command(path),
+            "copy it again, or export it again: " + export_command(path),
         )

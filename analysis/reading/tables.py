@@ -6,10 +6,11 @@ Rows come out in an order that doesn't depend on the file's: since 2025.6 nsys p
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +21,7 @@ from analysis.engine.intervals import Ints
 from analysis.reading import schema
 from analysis.reading.export import Export
 from analysis.reading.pages import MISSING
+from analysis.reading.times import LeftOut, longest_ns, with_times
 
 Label = Callable[[int], str]
 Column: TypeAlias = np.ndarray | pd.Categorical
@@ -32,12 +34,24 @@ _WORK_ORDER = (
 )  # fmt: skip
 
 
+class Rows(NamedTuple):
+    """A table, and what was left out of it by kind of row."""
+
+    table: pd.DataFrame
+    left_out: list[LeftOut]
+
+
 @dataclass(frozen=True)
 class _Part:
-    """Some rows of a table: columns of numbers, and columns that stand for distinct rows of something."""
+    """Some rows of a table: columns of numbers, and columns that stand for distinct rows of something; how
+    many rows were left out, by their flaw."""
 
     numbers: dict[str, np.ndarray]
     groups: dict[str, Numbered]
+    flaws: Counter[str]
+
+    def __len__(self) -> int:
+        return len(next(iter(self.numbers.values())))
 
 
 class _Columns:
@@ -54,7 +68,7 @@ class _Columns:
         chunk = dict(part.numbers)
         for name, rows in part.groups.items():
             chunk[name] = smallest(self._groups.setdefault(name, Groups()).recode(rows))
-        until = self._filled + len(next(iter(chunk.values())))
+        until = self._filled + len(part)
         if until > self._room:
             self._room = 2 * until
         for name, values in chunk.items():
@@ -78,14 +92,15 @@ class _Columns:
         return self._groups.get(name, Groups()).rows, self.take(name, np.int32)
 
 
-def read_work(export: Export, string: Label, gpu_of: Callable[[int, int], int]) -> pd.DataFrame:
+def read_work(export: Export, string: Label, gpu_of: Callable[[int, int], int]) -> Rows:
     """See `Trace.work`. `string` looks a name up, `gpu_of` the GPU behind a process's device id."""
+    left_out, longest = [], longest_ns(export)
     columns = _Columns(sum(export.rows_at_most(table) for table in schema.WORK_TABLES.values()))
     for number, (kind, table) in enumerate(schema.WORK_TABLES.items()):
         names, shape = schema.NAMES[kind], schema.SHAPE if kind == "kernel" else ()
         wanted = [*schema.WORK_COLUMNS, *names, *shape]
-        for part in export.integers(table, wanted, partial(_work, kind=number, names=len(names))):
-            columns.add(part)
+        digest = partial(_work, kind=number, names=len(names), longest=longest)
+        left_out.append(_read(columns, export, table, wanted, digest, kind))
     places, place = columns.take_group("place")
     identities, identity = columns.take_group("identity")
     nodes, node = columns.take_group("graph_node")
@@ -97,29 +112,45 @@ def read_work(export: Export, string: Label, gpu_of: Callable[[int, int], int]) 
         "end_ns": columns.take("end_ns"),
         "graph_node": _categories([None if row[0] == MISSING else row[0] for row in nodes], node),
     }
-    return in_order(work, "device", _WORK_ORDER)
+    return Rows(in_order(work, "device", _WORK_ORDER), left_out)
 
 
-def _work(chunk: Ints, kind: int, names: int) -> _Part:
+def _read(
+    columns: _Columns, export: Export, table: str, wanted: Sequence[str], digest: Callable[[Ints], _Part],
+    kind: str,
+) -> LeftOut:  # fmt: skip
+    """Add all rows of a table to the columns; returns what was left out."""
+    export.require(table, "start", "end")
+    left_out = LeftOut(kind)
+    for part in export.integers(table, wanted, digest):
+        columns.add(part)
+        left_out.flaws += part.flaws
+        left_out.rows += len(part) + part.flaws.total()
+    return left_out
+
+
+def _work(chunk: Ints, kind: int, names: int, longest: int) -> _Part:
     """Of WORK_COLUMNS, NAMES and, for kernels, SHAPE; compact, so that little of a chunk is kept."""
+    chunk, flaws = with_times(chunk, schema.WORK_COLUMNS.index("start"), longest)
     owner, device, context, stream, correlation, start, end, node = chunk[:8]
     name = _first_known(chunk[8 : 8 + names], chunk.shape[1])
     what = numbered(name, *chunk[8 + names :])
     return _Part(
-        {**_times(start, end), "correlation": _identifier(correlation)},
+        {"start_ns": start.copy(), "end_ns": end.copy(), "correlation": _identifier(correlation)},
         {
             "place": numbered(owner, device, context, stream),
             "identity": Numbered(what.code, [(kind, *row) for row in what.rows]),
             "graph_node": numbered(node),
         },
+        flaws,
     )
 
 
-def read_api(export: Export, string: Label) -> pd.DataFrame:
+def read_api(export: Export, string: Label) -> Rows:
     """See `Trace.api`."""
     columns = _Columns(export.rows_at_most(schema.API_TABLE))
-    for part in export.integers(schema.API_TABLE, schema.API_COLUMNS, _api):
-        columns.add(part)
+    digest = partial(_api, longest=longest_ns(export))
+    left_out = _read(columns, export, schema.API_TABLE, schema.API_COLUMNS, digest, "CUDA call")
     threads, thread = columns.take_group("thread")
     calls, call = columns.take_group("name")
     owners = [row[0] for row in threads]
@@ -131,19 +162,17 @@ def read_api(export: Export, string: Label) -> pd.DataFrame:
         "start_ns": columns.take("start_ns"),
         "end_ns": columns.take("end_ns"),
     }
-    return in_order(api, "thread", ["end_ns", "correlation"])
+    return Rows(in_order(api, "thread", ["end_ns", "correlation"]), [left_out])
 
 
-def _api(chunk: Ints) -> _Part:
+def _api(chunk: Ints, longest: int) -> _Part:
+    chunk, flaws = with_times(chunk, schema.API_COLUMNS.index("start"), longest)
     thread, correlation, start, end, name = chunk
     return _Part(
-        {**_times(start, end), "correlation": _identifier(correlation)},
+        {"start_ns": start.copy(), "end_ns": end.copy(), "correlation": _identifier(correlation)},
         {"thread": numbered(thread), "name": numbered(name)},
+        flaws,
     )
-
-
-def _times(start: Ints, end: Ints) -> dict[str, np.ndarray]:
-    return {"start_ns": start.copy(), "end_ns": np.maximum(start, end)}
 
 
 def in_order(columns: dict[str, Column], group: str, ties: Sequence[str]) -> pd.DataFrame:

@@ -17,7 +17,8 @@ from analysis.engine.parallel import at_once
 from analysis.reading import schema
 from analysis.reading.export import Export
 from analysis.reading.pages import MISSING
-from analysis.reading.tables import read_api, read_work
+from analysis.reading.tables import Rows, read_api, read_work
+from analysis.reading.times import LeftOut
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ class Trace:
         """Whether CUDA graphs were traced as one piece each, without the kernels inside."""
         return self.export.rows_at_most(schema.WORK_TABLES["graph"]) > 0
 
-    @cached_property
+    @property
     def work(self) -> pd.DataFrame:
         """What ran on the devices, ordered by device and start.
 
@@ -90,15 +91,20 @@ class Trace:
         none), kind (kernel, memcpy, memset, graph), name (demangled), shape ("(grid)x(block)" of kernels),
         start_ns, end_ns, graph_node (NA outside graphs).
         """
-        return read_work(self.export, self._string, self._gpu_of)
+        return self._work.table
 
-    @cached_property
+    @property
     def api(self) -> pd.DataFrame:
         """CUDA calls of the host, ordered by thread and start.
 
         Columns: process, thread, correlation (-1: none), name, start_ns, end_ns.
         """
-        return read_api(self.export, self._string)
+        return self._api.table
+
+    @property
+    def left_out(self) -> list[LeftOut]:
+        """The rows of work and calls that are in neither table because their times can't be true."""
+        return [one for one in [*self._work.left_out, *self._api.left_out] if one.count]
 
     @cached_property
     def waits(self) -> pd.DataFrame:
@@ -124,6 +130,7 @@ class Trace:
 
         A range that was never closed lasts until the last event of the trace.
         """
+        self.export.require("NVTX_EVENTS", "start", "end")
         columns = self.export.columns("NVTX_EVENTS")
         rows = self.export.rows(schema.ranges_query(columns)) if columns else []
         frame = pd.DataFrame(rows, columns=["thread", "domain_id", "name", "payload", "start_ns", "end_ns"])
@@ -178,6 +185,14 @@ class Trace:
     def nvtx_events(self) -> int:
         """NVTX rows of any kind. Domains without ranges: an nvtx library too new for its nsys."""
         return len(self.export.select("NVTX_EVENTS", "eventType"))
+
+    @cached_property
+    def _work(self) -> Rows:
+        return read_work(self.export, self._string, self._gpu_of)
+
+    @cached_property
+    def _api(self) -> Rows:
+        return read_api(self.export, self._string)
 
     def _small(self, table: str, columns: Sequence[str]) -> Ints:
         """A table that fits into memory several times over: shape [rows, columns], -1 for what is missing."""

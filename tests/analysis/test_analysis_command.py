@@ -16,7 +16,7 @@ import pytest
 from memory_trace import traced
 from rich.console import Console
 from runs_on_disk import write_run, write_trace
-from synthetic_export import Export
+from synthetic_export import Export, launches
 
 from analysis.__main__ import main
 from analysis.commands import stages
@@ -162,6 +162,17 @@ def test_json_instead_of_tables(recorded: Recorded, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_json_has_the_quantiles_of_gaps_that_the_table_has(tmp_path: Path) -> None:
+    export = launches("k")
+    export.range("busy", 50_000, 70_000)
+    export.range("idle", 500, 600)
+    done = analysis(export.write(tmp_path / "t.sqlite"), "--json", cwd=tmp_path)
+    found = {
+        one["name"]: (one["gap_median_ns"], one["gap_p90_ns"]) for one in json.loads(done.stdout)["phases"]
+    }
+    assert found == {"busy": (26_000, 26_000), "idle": (None, None)}
+
+
 def test_export_for_perfetto(recorded: Recorded, tmp_path: Path) -> None:
     done = analysis("export", recorded("h200_graph"), "--perfetto", cwd=tmp_path)
     (file,) = tmp_path.iterdir()
@@ -241,6 +252,15 @@ def only_ranges(folder: Path, recorded: Recorded) -> Path:
     return export.write(folder / "host.sqlite")
 
 
+def work_elsewhere(folder: Path, recorded: Recorded) -> Path:
+    export = Export()
+    export.domain("harness")
+    export.range("iter", 2_000_000, 5_000_000)
+    export.kernel(100_000, 900_000, 1)
+    export.kernel(900_000, 950_000, 2)
+    return export.write(folder / "elsewhere.sqlite")
+
+
 def two_exports(folder: Path) -> Path:
     for name in ("metrics.sqlite", "trace.sqlite"):
         (folder / name).touch()
@@ -265,6 +285,9 @@ BAD = {
     "unfinished": (named("a.qdstrm", b"x"), "unfinished", "QdstrmImporter -i a.qdstrm"),
     "bad archive": (named("a.sqlite.xz", b"x" * 99), "can't be unpacked", "complete file"),
     "no GPU work": (only_ranges, "no GPU work (found 1 NVTX ranges, and 0 CUDA calls)", "--trace=cuda,nvtx"),
+    "work elsewhere": (
+        work_elsewhere, "2 pieces of GPU work, none within the harness's iter ranges", "record the whole"
+    ),
     "old nsys": (
         lambda _, recorded: recorded("h200_no_kernels"),
         "nsys 2022.4.2.1 recorded 3 kernel launch calls but not one kernel",
@@ -285,6 +308,12 @@ def test_bad_traces_are_6_with_a_message_and_a_way_on(case: str, tmp_path: Path,
     assert error.startswith("error: ") and message in error
     assert rest.startswith("  try: ") and hint in rest
     assert not (tmp_path / "out").exists()
+
+
+def test_work_outside_the_iterations_is_not_compared(tmp_path: Path, recorded: Recorded) -> None:
+    path = work_elsewhere(tmp_path, recorded)
+    done = analysis("compare", path, path, cwd=tmp_path)
+    assert done.returncode == 6 and "none within the harness's iter ranges" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from analysis import Trace, account
+from analysis import Account, Trace, account, diagnose
 
 ROUNDS, KERNELS_A_ROUND = (
     99,
@@ -37,3 +37,16 @@ def test_within_a_round_the_kernels_overlap(recorded: Callable[[str], Path]) -> 
     assert (gaps["cause"][between] == "graph").all() and (gaps["dur_ns"][between] > 10_000).all()
     within = before.str.contains("_block") & after.str.contains("_block|vocabulary")
     assert not within.any()
+
+
+def test_gaps_that_the_profiler_made_around_a_loop_are_said(recorded: Callable[[str], Path]) -> None:
+    with Trace.open(recorded("h200_while")) as trace:
+        acc = account(trace)
+    (paused,) = acc.warnings
+    assert "--cuda-graph-trace=graph" in paused and "trace.graphs=graph" in paused
+    assert "makes the GPU faster" not in diagnose.sampled(acc), "beside pauses that would be false"
+
+
+def test_a_graph_without_a_loop_is_not_doubted(graph: tuple[Trace, Account]) -> None:
+    _, acc = graph
+    assert not acc.warnings and "gaps shorter" in diagnose.sampled(acc)

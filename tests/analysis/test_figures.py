@@ -20,9 +20,9 @@ from matplotlib.text import Text
 from runs_on_disk import write_trace
 from synthetic_export import Export
 
-from analysis import Account, Trace, account, palette, plots
+from analysis import Account, Trace, account, html, palette, plots
 from analysis.accounting.causes import CAUSES
-from analysis.headline import focus
+from analysis.headline import focus, headline
 from analysis.palette import CAUSE_COLOUR, CAUSE_LABEL
 from analysis.steps import typical_step
 
@@ -174,6 +174,32 @@ def test_a_gap_is_shaded_piece_by_piece_in_the_timeline(eager: tuple[Trace, Acco
     assert view.parts["dur_ns"].sum() == view.gaps["dur_ns"].sum()
     labels = texts(plots.timeline(trace, acc, STAMP))
     assert all(f"gap: {CAUSE_LABEL[cause]}" in labels for cause in view.parts["cause"].unique())
+
+
+def test_of_several_gpus_the_busiest_is_drawn_and_averages_are_told(tmp_path: Path) -> None:
+    """A step of 100 µs: GPU 0 works 30 and then 10 µs, GPU 3 10 µs."""
+    export = Export()
+    export.domain("harness")
+    export.range("iter", 0, 100_000)
+    export.range("decode.step", 1, 99_999)
+    for number, (start, end, device) in enumerate([(20, 50, 0), (30, 40, 3), (90, 100, 0)]):
+        export.call(1_000 * start - 5_000, 1_000 * start - 1_000, number)
+        export.kernel(1_000 * start, 1_000 * end, number, device=device)
+    export.call(95_000, 98_000, 9)
+    export.kernel(99_000, 100_000, 9, device=3)
+    with Trace.open(export.write(tmp_path / "t.sqlite")) as trace:
+        acc = account(trace)
+        drawn = texts(plots.timeline(trace, acc, STAMP))
+        told = headline(acc)
+        report = html.of_trace(trace, acc)
+    assert "One decode step: 100.0 µs for 2 kernels on GPU 0, which is idle 60% of it" in drawn
+    assert any("Of 2 GPUs only the busiest is drawn." in text for text in drawn)
+    assert told.startswith("The 2 GPUs idle 74% ")
+    assert told.endswith("4 kernels and 0.10 ms while traced, the average of its 2 GPUs")
+    assert report.figures["ms per token, traced, average of 2 GPUs"] == "0.10"
+    assert report.bars[0].ms() == pytest.approx(0.1)
+    page = html.render(report)
+    assert '<th class="n">GPU</th>' in page and '<td class="n">3</td>' in page
 
 
 def test_the_ladder_draws_idle_time_by_cause_where_it_is_known() -> None:

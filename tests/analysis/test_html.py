@@ -89,6 +89,15 @@ def test_a_trace_becomes_a_page_with_everything_in_order(eager: tuple[Trace, Acc
     assert page.count("h1") == 1 and page.count("script") == 1
 
 
+def test_warnings_stand_below_the_headline_that_they_qualify(tmp_path: Path) -> None:
+    export = Export()
+    export.call(0, 5, 1)
+    export.kernel(10, 20, 1)
+    page = Page(page_of(export.write(tmp_path / "t.sqlite")))
+    assert page.headings[0] == "Warnings"
+    assert page.words.index("no NVTX ranges in the trace") < page.words.index("Where the time went")
+
+
 def test_names_from_a_trace_are_text(tmp_path: Path) -> None:
     page = Page(page_of(launches(EVIL).write(tmp_path / f"{EVIL.replace('/', '')}.sqlite")))
     assert page.count("script") == 1, "the page's own"
@@ -298,7 +307,7 @@ def test_a_trace_without_gpu_work_says_so(tmp_path: Path) -> None:
     export = Export()
     export.domain("harness")
     export.range("iter", 0, 1000)
-    assert "No GPU work in this trace" in page_of(export.write(tmp_path / "t.sqlite"))
+    assert "No GPU work in the traced window" in page_of(export.write(tmp_path / "t.sqlite"))
 
 
 def test_long_traces_have_short_pages(tmp_path: Path) -> None:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import gzip
 import lzma
+import re
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from synthetic_export import Export, global_tid
 
-from analysis import Trace, TraceError, account
+from analysis import Trace, TraceError, account, diagnose
 
 Recorded = Callable[[str], Path]
 
@@ -137,3 +141,92 @@ def test_damage_found_while_reading_is_a_trace_error(recorded: Recorded, tmp_pat
     path.write_bytes(data)
     with pytest.raises(TraceError, match=r"t\.sqlite can't be read"), Trace.open(path) as trace:
         account(trace)
+
+
+KERNELS, CALLS = "CUPTI_ACTIVITY_KIND_KERNEL", "CUPTI_ACTIVITY_KIND_RUNTIME"
+
+
+def changed(packed: Path, path: Path, *statements: str) -> Path:
+    """A plain copy of a bundled export after these SQL statements."""
+    path.write_bytes(lzma.decompress(packed.read_bytes()))
+    with closing(sqlite3.connect(path)) as database:
+        for statement in statements:
+            database.execute(statement)
+        database.commit()
+    return path
+
+
+@pytest.mark.parametrize(
+    "table, damage, where, told",
+    [
+        (KERNELS, 'start = "end", "end" = start', "rowid % 10 = 0", "201 of 2,018 kernels .*201 that end"),
+        (KERNELS, '"end" = 9000000000000000000', "rowid = 7", "1 of 2,018 kernels .*1 that last longer"),
+        (KERNELS, "start = -9000000000000000000", "rowid = 7", "1 of 2,018 kernels .*1 that last longer"),
+        (KERNELS, '"end" = "end" + 120000000000', "rowid = 7", "1 of 2,018 kernels .*1 that last longer"),
+        (KERNELS, "start = NULL", "rowid = 7", "1 of 2,018 kernels .*1 without a start or an end"),
+        (CALLS, '"end" = NULL', "rowid IN (7, 8)", "2 of 4,549 CUDA calls .*2 without a start or an end"),
+    ],
+)
+def test_rows_whose_times_cannot_be_are_left_out_and_counted(
+    table: str, damage: str, where: str, told: str, tmp_path: Path, recorded: Recorded
+) -> None:
+    """What is left is as if they had never been written."""
+    loose = f"CREATE TABLE loose AS SELECT * FROM {table}"  # nsys's own columns are NOT NULL
+    swap = loose, f"DROP TABLE {table}", f"ALTER TABLE loose RENAME TO {table}"
+    damaged, less = f"UPDATE {table} SET {damage} WHERE {where}", f"DELETE FROM {table} WHERE {where}"
+    packed = recorded("h200_eager_2025")
+    with (
+        Trace.open(changed(packed, tmp_path / "a.sqlite", *swap, damaged)) as trace,
+        Trace.open(changed(packed, tmp_path / "b.sqlite", less)) as without,
+    ):
+        acc, expected = account(trace), account(without)
+        pd.testing.assert_frame_equal(trace.work, without.work)
+    assert re.search(told, acc.warnings[0]) and len(acc.warnings) == len(expected.warnings) + 1
+    pd.testing.assert_frame_equal(acc.devices, expected.devices)
+
+
+def test_times_that_cannot_be_are_left_out_of_large_tables_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those are read from their pages, of which one may hold nothing else."""
+    monkeypatch.setattr("analysis.reading.export.pays", lambda rows: True)
+    monkeypatch.setattr("analysis.reading.pages._CHUNK_BYTES", 4096)
+    export = Export()
+    for number in range(300):
+        export.kernel(20 * number + (100 if number < 150 else 0), 20 * number + 10, number)
+    with Trace.open(export.write(tmp_path / "t.sqlite")) as trace:
+        assert trace.work["start_ns"].tolist() == list(range(3000, 6000, 20))
+        (lost,) = trace.left_out
+    assert (lost.rows, lost.count, str(lost)) == (300, 150, "150 that end before they begin")
+
+
+@pytest.mark.parametrize("table", [KERNELS, CALLS, "NVTX_EVENTS"])
+@pytest.mark.parametrize("column", ["start", "end"])
+def test_a_table_without_times_is_a_trace_error(
+    table: str, column: str, tmp_path: Path, recorded: Recorded
+) -> None:
+    rename = f'ALTER TABLE {table} RENAME COLUMN "{column}" TO something'
+    path = changed(recorded("h200_eager_2025"), tmp_path / "t.sqlite", rename)
+    told = f"{table} has no column {column}"
+    with pytest.raises(TraceError, match=told) as found, Trace.open(path) as trace:
+        account(trace)
+    assert "nsys export" in found.value.hint
+
+
+def test_a_trace_none_of_whose_kernels_has_a_time_is_a_trace_error(
+    tmp_path: Path, recorded: Recorded
+) -> None:
+    swap = f'UPDATE {KERNELS} SET start = "end", "end" = start'
+    path = changed(recorded("h200_eager_2025"), tmp_path / "t.sqlite", swap)
+    with Trace.open(path) as trace, pytest.raises(TraceError, match="2,018 that end before they begin"):
+        diagnose.require_gpu_work(trace)
+
+
+def test_work_outside_the_iterations_is_not_called_no_work(tmp_path: Path) -> None:
+    export = Export()
+    export.domain("harness")
+    export.range("iter", 2_000_000, 5_000_000)
+    export.kernel(100_000, 900_000, 1)
+    with Trace.open(export.write(tmp_path / "t.sqlite")) as trace:
+        (told, *_) = account(trace).warnings
+    assert told.startswith("1 piece of GPU work, none within the harness's iter ranges (2.0 to 5.0 ms)")
