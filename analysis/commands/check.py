@@ -33,8 +33,10 @@ examples:
   python -m analysis check NEW --baseline OLD --max latency=+5% --max decode.idle_share=+2pt --json
 
 exit codes: 0 within the limits · 1 regression · 2 wrong usage, unknown metric · 3 too noisy to tell
-            4 the runs did different work, or a limited metric means another thing in their traces (--force
-            compares them all the same) · 6 a run can't be read
+            4 the runs did different work, one did not finish, a newer one beside it did not, or a limited
+              metric means another thing in their traces (--force compares them all the same)
+            5 the output can't be written · 6 a run can't be read, or a limited number is NaN or no time
+            70 an error of this program, with its traceback: never 1
 """
 
 
@@ -43,11 +45,8 @@ def main(argv: Sequence[str]) -> int:
     from analysis.comparison import limits, numbers, subjects
 
     try:
-        baseline, run = (subjects.only(path) for path in (arguments.baseline, arguments.run))
-        if bare := next((one for one in (baseline, run) if not one.record), None):
-            raise TraceError(
-                f"{bare.path} is a file, not a run's folder", "traces are for: python -m analysis compare A B"
-            )
+        baseline, run = subjects.recorded_runs(arguments.baseline, arguments.run)
+        subjects.check_finished(baseline, run, force=arguments.force)
         warnings = subjects.check(baseline, run, force=arguments.force)
         outcomes = [limits.hold(limit, baseline, run) for limit in arguments.max]
         changes = [outcome.change for outcome in outcomes]
@@ -67,10 +66,10 @@ def main(argv: Sequence[str]) -> int:
         document |= {"baseline": str(baseline.path), "run": str(run.path)}
         common.print_json(document | {"outcomes": [outcome.as_json() for outcome in outcomes]})
     else:
-        from analysis.comparison.text import outcomes as table
-        from analysis.comparison.text import warning
+        from analysis.comparison import text
 
-        common.print_tables(*(warning(one) for one in warnings), table(outcomes))
+        about = [text.judged(baseline, run), *map(text.warning, warnings)]
+        common.print_tables(*about, text.outcomes(outcomes))
     return code
 
 
@@ -86,7 +85,10 @@ def _limit(text: str) -> Limit:
 def _parser() -> argparse.ArgumentParser:
     parser = common.parser("check", "Whether a run is worse than its baseline by more than limits.", _EPILOG)
     parser.add_argument(
-        "run", type=Path, metavar="RUN", help="a run folder, or the folder of one scope: its newest run"
+        "run",
+        type=Path,
+        metavar="RUN",
+        help="a run folder, or a scope's: its newest finished run",
     )
     parser.add_argument("--baseline", type=Path, metavar="RUN", required=True, help="what it is held against")
     parser.add_argument(

@@ -101,7 +101,10 @@ def parse(text: str) -> Limit:
 
 
 def hold(limit: Limit, baseline: Subject, run: Subject) -> Outcome:
-    """Hold one metric of a run against its baseline's. Raises UnknownMetric."""
+    """Hold one metric of a run against its baseline's.
+
+    Raises UnknownMetric, and TraceError for numbers that can't be: NaN, or a time that isn't positive.
+    """
     known = [name for name in numbers.names(baseline) if name in numbers.names(run)]
     metric = limit.metric
     if metric == LATENCY:
@@ -113,8 +116,11 @@ def hold(limit: Limit, baseline: Subject, run: Subject) -> Outcome:
     if lacking:
         raise UnknownMetric(limit.metric, lacking, [LATENCY, *known])
     found = numbers.of_metric(baseline, run, metric)
+    for one, measured in ((baseline, found.a), (run, found.b)):
+        if numbers.is_latency(metric) and not measured.value > 0:
+            raise numbers.damaged(one, metric, measured.value)
     verdict = judge(found.ratio if limit.relative else found.delta, limit.most)
-    if verdict == REGRESSION and metric in numbers.LATENCIES and found.delta.low is None:
+    if verdict == REGRESSION and numbers.is_latency(metric) and found.delta.low is None:
         verdict = NOISY  # times always have noise, even where nobody recorded how much
     return Outcome(limit, found, verdict)
 

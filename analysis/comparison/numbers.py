@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from analysis.comparison.records import is_finite
 from analysis.comparison.subjects import Subject
+from analysis.errors import TraceError
 from analysis.latency import PHASES, latency_samples
 from analysis.statistics import (
     Estimate,
@@ -61,6 +63,11 @@ class Change:
         return {"metric": self.metric, **estimates, **flags}
 
 
+def is_latency(metric: str) -> bool:
+    """Whether a metric is a time without a profiler, or a quantile of one: never without noise."""
+    return re.sub(r"\.(p\d+|low|high)$", "", metric) in LATENCIES
+
+
 def of_samples(
     metric: str, a: Sample, b: Sample, repetitions: str, *, paired: bool | None = None, unit: str = ""
 ) -> Change:
@@ -109,7 +116,7 @@ def recorded(a: Subject, b: Subject, changes: Sequence[Change]) -> list[str]:
 
 
 def of_metric(a: Subject, b: Subject, metric: str) -> Change:
-    """The change of one metric; KeyError if one of the two has no such number."""
+    """The change of one metric; KeyError if one of the two has no such number, TraceError if it is NaN."""
     mine, theirs = samples(a), samples(b)
     if metric in mine and metric in theirs:
         alike = a.sources is not None and a.sources == b.sources
@@ -118,7 +125,20 @@ def of_metric(a: Subject, b: Subject, metric: str) -> Change:
     return of_estimates(metric, _recorded(a, metric), _recorded(b, metric))
 
 
+def damaged(subject: Subject, metric: str, value: float) -> TraceError:
+    """The error of a run whose number can't be one."""
+    return TraceError(
+        f"{metric} of {subject.name} is {value}, which nothing can be held against ({subject.path})",
+        "analyse or run the scope again, or name another metric",
+    )
+
+
 def _recorded(subject: Subject, metric: str) -> Estimate:
     """A number of run.json, with the interval that it was recorded with."""
-    found = subject.metrics
-    return Estimate(found[metric], found.get(f"{metric}.low"), found.get(f"{metric}.high"), n=1)
+    found = [subject.metrics[metric], *(subject.metrics.get(f"{metric}.{end}") for end in ("low", "high"))]
+    for value in found:
+        if value is not None and not is_finite(value):
+            raise damaged(subject, metric, value)
+    value, low, high = found
+    assert value is not None
+    return Estimate(value, low, high, n=1)

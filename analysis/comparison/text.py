@@ -15,6 +15,7 @@ from analysis.comparison.limits import FINE, NOISY, REGRESSION, Outcome
 from analysis.comparison.numbers import Change
 from analysis.comparison.pairs import Comparison
 from analysis.comparison.sides import TraceChanges
+from analysis.comparison.subjects import Subject
 from analysis.statistics import MIN_SAMPLES
 
 _NAME_WIDTH = 12
@@ -27,6 +28,18 @@ _VERDICT = {FINE: "fine", REGRESSION: "REGRESSION", NOISY: "too noisy to tell"}
 
 def warning(text: str) -> Text:
     return Text(f"warning: {text}", style="yellow")
+
+
+def judged(baseline: Subject, run: Subject) -> Text:
+    """Which runs are held against each other; paths are not cut, however long."""
+    lines = [f"{what} {_folder(one)}" for what, one in (("baseline:", baseline), ("run:     ", run))]
+    return Text("\n".join(lines), no_wrap=True, overflow="ignore")
+
+
+def _folder(run: Subject) -> str:
+    """Its path, and the id that it was recorded with if that is another: copies keep their id."""
+    known = str(run.path.resolve()).endswith(f"/{run.record['id']}")
+    return str(run.path) if known else f"{run.path} ({run.record['id']})"
 
 
 def comparison(found: Comparison) -> Group:
