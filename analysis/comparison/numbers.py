@@ -23,6 +23,9 @@ from analysis.statistics import (
 LATENCIES = ("total_ms", *(f"{phase}_ms" for phase in PHASES), "ms_per_token", "real_time_factor")
 _PARTS_OF_METRICS = (".low", ".high", ".p25", ".p75")
 _SHARES = {"share", "wer", "cer", "agreement", "acceptance", "overhead"}  # words of metrics that are shares
+_MORE_IS_BETTER = {"agreement", "acceptance", "speedup"}  # and tokens_per_round
+_LESS_IS_BETTER = {"latency", "ms", "us", "idle", "gap", "wer", "cer", "overhead"}
+_UNITS = {"ms": "ms", "us": "µs", "gbps": "GB/s", "bytes": "B"}  # by words of the metric
 _TRACED = {"idle", "busy", "gap", "kernels"}  # words of metrics that a trace told
 
 
@@ -44,11 +47,11 @@ class Change:
 
     @property
     def is_share(self) -> bool:
-        return not self.unit and not _SHARES.isdisjoint(re.split(r"[._]", self.metric))
+        return not self.unit and is_share(self.metric)
 
     @property
     def is_traced(self) -> bool:
-        return not _TRACED.isdisjoint(re.split(r"[._]", self.metric))
+        return not _TRACED.isdisjoint(_words(self.metric))
 
     @property
     def clear(self) -> bool:
@@ -66,6 +69,27 @@ class Change:
 def is_latency(metric: str) -> bool:
     """Whether a metric is a time without a profiler, or a quantile of one: never without noise."""
     return re.sub(r"\.(p\d+|low|high)$", "", metric) in LATENCIES
+
+
+def is_share(metric: str) -> bool:
+    """Whether a metric is a share or a rate, whose changes are in points."""
+    return not _SHARES.isdisjoint(_words(metric))
+
+
+def more_is_better(metric: str) -> bool | None:
+    """Whether a metric is better when it is larger; None where that depends, as for kernels or bytes."""
+    if metric == "tokens_per_round" or not _MORE_IS_BETTER.isdisjoint(_words(metric)):
+        return True
+    return False if is_latency(metric) or not _LESS_IS_BETTER.isdisjoint(_words(metric)) else None
+
+
+def unit(metric: str) -> str:
+    """The unit that a metric's name tells, "" for shares and plain numbers."""
+    return next((_UNITS[word] for word in _words(metric) if word in _UNITS), "")
+
+
+def _words(metric: str) -> list[str]:
+    return re.split(r"[._]", metric)
 
 
 def of_samples(
