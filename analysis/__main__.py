@@ -38,8 +38,8 @@ make an export with:  nsys profile --trace=cuda,nvtx --sample=none --cpuctxsw=no
 with --gpu-metrics-devices=0 --gpu-metrics-frequency=100000 it also tells what the GPU's memory did;
 that makes the GPU faster and its gaps shorter, so take gaps from a trace without
 
-exit codes: 0 done · 2 wrong usage · 5 files can't be written · 6 the trace can't be analysed
-            130 interrupted, and so for the commands
+exit codes: 0 done · 2 wrong usage · 5 files or output can't be written · 6 the trace can't be analysed
+            70 an error of this program, with its traceback · 130 interrupted, and so for the commands
 """
 
 
@@ -51,6 +51,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return Exit.INTERRUPTED
     except ModuleNotFoundError as missing:
         return common.fail(*not_installed(missing), Exit.USAGE)
+    except common.OutputLost as lost:
+        return common.fail(f"the output can't be written: {lost}", "another place for it", Exit.STORAGE)
+    except Exception:
+        return common.fail_unexpected()
 
 
 def _run(words: list[str]) -> int:

@@ -7,8 +7,11 @@ import json
 import math
 import os
 import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from enum import IntEnum
-from typing import Any
+from typing import Any, TextIO
 
 from analysis.errors import TraceError
 
@@ -25,7 +28,12 @@ class Exit(IntEnum):
     NOT_COMPARABLE = 4
     STORAGE = 5
     TRACE = 6
+    UNEXPECTED = 70  # EX_SOFTWARE: an error of this program; never 1, which would read as a regression
     INTERRUPTED = 130
+
+
+class OutputLost(Exception):
+    """What a command found can't be printed, for a full disk, say."""
 
 
 def parser(command: str, description: str, epilog: str) -> argparse.ArgumentParser:
@@ -36,11 +44,19 @@ def parser(command: str, description: str, epilog: str) -> argparse.ArgumentPars
 
 
 def fail(message: object, hint: str, code: Exit) -> Exit:
-    """Say what was found and what to do about it on stderr."""
-    print(f"error: {message}", file=sys.stderr)
-    if hint:
-        print(f"  try: {hint}", file=sys.stderr)
+    """Say what was found and what to do about it on stderr; the code tells even where that is full."""
+    with suppress(OSError):
+        print(f"error: {message}", file=sys.stderr)
+        if hint:
+            print(f"  try: {hint}", file=sys.stderr)
     return code
+
+
+def fail_unexpected() -> Exit:
+    """Print the traceback of the exception being handled."""
+    with suppress(OSError):
+        traceback.print_exc()
+    return fail("this is an error of the analysis, not a finding", "report the lines above", Exit.UNEXPECTED)
 
 
 def fail_trace(error: TraceError) -> Exit:
@@ -54,12 +70,20 @@ def fail_storage(error: OSError, where: object, hint: str) -> Exit:
 
 def say(text: object, *, on_stderr: bool = False) -> None:
     """A line or more on stdout. If its reader (`head`, say) has gone, the rest goes nowhere: what a command
-    found, and not who listened, decides its exit code."""
+    found, and not who listened, decides its exit code. Raises OutputLost where it can't be written at all."""
     stream = sys.stderr if on_stderr else sys.stdout
-    try:
+    with _writing(stream):
         print(text, file=stream, flush=True)
-    except BrokenPipeError:
+
+
+@contextmanager
+def _writing(stream: TextIO) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:  # what is left in the buffer goes nowhere, or Python fails again at its end
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        if not isinstance(error, BrokenPipeError):
+            raise OutputLost(error.strerror or str(error)) from None
 
 
 def print_json(value: Any) -> None:
@@ -72,7 +96,8 @@ def print_tables(*parts: Any) -> None:
     from rich.console import Console
 
     console = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH)
-    with console.capture() as captured:  # rich itself would end a closed pipe in code 1
+    # rich itself would end a closed pipe in code 1; even captured, it writes nothing at all to the file
+    with _writing(sys.stdout), console.capture() as captured:
         for part in parts:
             console.print(part)
     say(captured.get().removesuffix("\n"))

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from analysis.comparison.records import is_finite
 from analysis.comparison.subjects import Subject
+from analysis.errors import TraceError
 from analysis.latency import PHASES, latency_samples
 from analysis.statistics import (
     Estimate,
@@ -21,6 +23,9 @@ from analysis.statistics import (
 LATENCIES = ("total_ms", *(f"{phase}_ms" for phase in PHASES), "ms_per_token", "real_time_factor")
 _PARTS_OF_METRICS = (".low", ".high", ".p25", ".p75")
 _SHARES = {"share", "wer", "cer", "agreement", "acceptance", "overhead"}  # words of metrics that are shares
+_MORE_IS_BETTER = {"agreement", "acceptance", "speedup"}  # and tokens_per_round
+_LESS_IS_BETTER = {"latency", "ms", "us", "idle", "gap", "wer", "cer", "overhead"}
+_UNITS = {"ms": "ms", "us": "µs", "gbps": "GB/s", "bytes": "B"}  # by words of the metric
 _TRACED = {"idle", "busy", "gap", "kernels"}  # words of metrics that a trace told
 
 
@@ -42,11 +47,11 @@ class Change:
 
     @property
     def is_share(self) -> bool:
-        return not self.unit and not _SHARES.isdisjoint(re.split(r"[._]", self.metric))
+        return not self.unit and is_share(self.metric)
 
     @property
     def is_traced(self) -> bool:
-        return not _TRACED.isdisjoint(re.split(r"[._]", self.metric))
+        return not _TRACED.isdisjoint(_words(self.metric))
 
     @property
     def clear(self) -> bool:
@@ -59,6 +64,32 @@ class Change:
         estimates = {name: asdict(getattr(self, name)) for name in ("a", "b", "delta", "ratio")}
         flags = {"unstable": self.a.unstable or self.b.unstable, "repetitions": self.repetitions}
         return {"metric": self.metric, **estimates, **flags}
+
+
+def is_latency(metric: str) -> bool:
+    """Whether a metric is a time without a profiler, or a quantile of one: never without noise."""
+    return re.sub(r"\.(p\d+|low|high)$", "", metric) in LATENCIES
+
+
+def is_share(metric: str) -> bool:
+    """Whether a metric is a share or a rate, whose changes are in points."""
+    return not _SHARES.isdisjoint(_words(metric))
+
+
+def more_is_better(metric: str) -> bool | None:
+    """Whether a metric is better when it is larger; None where that depends, as for kernels or bytes."""
+    if metric == "tokens_per_round" or not _MORE_IS_BETTER.isdisjoint(_words(metric)):
+        return True
+    return False if is_latency(metric) or not _LESS_IS_BETTER.isdisjoint(_words(metric)) else None
+
+
+def unit(metric: str) -> str:
+    """The unit that a metric's name tells, "" for shares and plain numbers."""
+    return next((_UNITS[word] for word in _words(metric) if word in _UNITS), "")
+
+
+def _words(metric: str) -> list[str]:
+    return re.split(r"[._]", metric)
 
 
 def of_samples(
@@ -109,7 +140,7 @@ def recorded(a: Subject, b: Subject, changes: Sequence[Change]) -> list[str]:
 
 
 def of_metric(a: Subject, b: Subject, metric: str) -> Change:
-    """The change of one metric; KeyError if one of the two has no such number."""
+    """The change of one metric; KeyError if one of the two has no such number, TraceError if it is NaN."""
     mine, theirs = samples(a), samples(b)
     if metric in mine and metric in theirs:
         alike = a.sources is not None and a.sources == b.sources
@@ -118,7 +149,20 @@ def of_metric(a: Subject, b: Subject, metric: str) -> Change:
     return of_estimates(metric, _recorded(a, metric), _recorded(b, metric))
 
 
+def damaged(subject: Subject, metric: str, value: float) -> TraceError:
+    """The error of a run whose number can't be one."""
+    return TraceError(
+        f"{metric} of {subject.name} is {value}, which nothing can be held against ({subject.path})",
+        "analyse or run the scope again, or name another metric",
+    )
+
+
 def _recorded(subject: Subject, metric: str) -> Estimate:
     """A number of run.json, with the interval that it was recorded with."""
-    found = subject.metrics
-    return Estimate(found[metric], found.get(f"{metric}.low"), found.get(f"{metric}.high"), n=1)
+    found = [subject.metrics[metric], *(subject.metrics.get(f"{metric}.{end}") for end in ("low", "high"))]
+    for value in found:
+        if value is not None and not is_finite(value):
+            raise damaged(subject, metric, value)
+    value, low, high = found
+    assert value is not None
+    return Estimate(value, low, high, n=1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,11 +10,12 @@ from typing import Any
 import numpy as np
 
 from analysis.accounting.phases import DECODE_STEP
+from analysis.comparison import records
+from analysis.comparison.folders import FINISHED, Listed, in_words, listed
+from analysis.comparison.records import WHAT
 from analysis.errors import TraceError
 from analysis.reading.source import RECORD, trace_at
 
-MEASURED = "measure.json"
-_WHAT = "a run folder (with run.json), a folder of runs, or a trace (.sqlite, .sqlite.xz)"
 ONE_HAS_WHOLE_GRAPHS = (
     "one trace has its CUDA graphs as a whole: kernels, and gaps between them, don't compare; its busy time "
     "includes those gaps"
@@ -23,7 +23,7 @@ ONE_HAS_WHOLE_GRAPHS = (
 
 
 class NotComparable(TraceError):
-    """Two subjects that did not do the same work."""
+    """Two subjects that did not do the same work, or one that did not do all of it."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,8 @@ class Subject:
     """A run, or a trace alone.
 
     record: run.json, empty for a trace. measured: measure.json, empty if the run left none.
-    trace: path of its export, or None.
+    trace: path of its export, or None. passed_over: of the newest finished run of a folder, the newer ones
+    that did not finish, in words.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Subject:
     trace: Path | None
     record: Mapping[str, Any] = field(default_factory=dict)
     measured: Mapping[str, Any] = field(default_factory=dict)
+    passed_over: Sequence[str] = ()
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -86,17 +88,17 @@ def find(path: Path) -> dict[str, Subject]:
     Of a folder of runs, <folder>/<utc>/ or <folder>/<scope>/<utc>/, the newest finished run of each scope.
     """
     if not path.exists():
-        raise TraceError(f"{path}: no such file or folder", f"give {_WHAT}")
+        raise TraceError(f"{path}: no such file or folder", f"give {WHAT}")
     if not path.is_dir():
         return {path.name: Subject(_stem(path), path, path)}
     if (path / RECORD).exists():
         run = _run(path)
         return {run.record["scope"]: run}
-    folders = [found.parent for pattern in ("*", "*/*") for found in path.glob(f"{pattern}/{RECORD}")]
-    runs = [run for folder in folders if (run := _run(folder)).record["status"] == "finished"]
-    if not runs:
-        raise TraceError(f"{path} holds no finished run", f"give {_WHAT}")
-    return {run.record["scope"]: run for run in sorted(runs, key=lambda one: one.record["started_utc"])}
+    finished, others = listed(path)
+    if not finished:
+        newest = f"; the newest: {others[-1]}" if others else ""
+        raise TraceError(f"{path} holds no finished run{newest}", f"give {WHAT}")
+    return {scope: _newest(one, others, alone=len(finished) == 1) for scope, one in finished.items()}
 
 
 def only(path: Path) -> Subject:
@@ -108,6 +110,16 @@ def only(path: Path) -> Subject:
             f"give one of them: {path / next(iter(found))}",
         )
     return next(iter(found.values()))
+
+
+def recorded_runs(*paths: Path) -> list[Subject]:
+    """The run at each path, by names that differ where the runs do; TraceError for traces alone."""
+    found = [only(path) for path in paths]
+    if bare := next((one for one in found if not one.record), None):
+        raise TraceError(
+            f"{bare.path} is a file, not a run's folder", "traces are for: python -m analysis compare A B"
+        )
+    return _told_apart(found)
 
 
 def groups(paths: Sequence[Path]) -> list[list[Subject]]:
@@ -147,6 +159,19 @@ def check(a: Subject, b: Subject, *, force: bool) -> list[str]:
             f"{bare}: a trace alone doesn't say which model, audio and versions were run; not checked",
         ]
     return warnings + _different_conditions(a, b)
+
+
+def check_finished(*runs: Subject, force: bool) -> None:
+    """NotComparable for a run that did not finish, or that stands for newer ones that did not; with `force`
+    they are what `check` warns of."""
+    for one in () if force else runs:
+        if wrong := _unfinished(one):
+            raise NotComparable(wrong, "run the scope again, or add --force")
+        if one.passed_over:
+            raise NotComparable(
+                f"{one.path} is the newest finished run; a newer one did not finish: {one.passed_over[-1]}",
+                f"give the run's folder itself, like {one.path}, or add --force",
+            )
 
 
 def check_traces(a: Subject, b: Subject, metrics: Sequence[str], *, force: bool) -> list[str]:
@@ -189,8 +214,15 @@ def _work(subject: Subject) -> dict[str, Any]:
 
 def _different_conditions(a: Subject, b: Subject) -> list[str]:
     warnings = [f"differs: {one}" for one in _differences(_conditions(a), _conditions(b))]
-    unfinished = [one for one in (a, b) if one.record["status"] != "finished"]
-    return warnings + [f"{one.name} is a run that {one.record['status']}" for one in unfinished]
+    warnings += [unfinished for one in (a, b) if (unfinished := _unfinished(one))]
+    passed_over = dict.fromkeys([*a.passed_over, *b.passed_over])
+    return warnings + [f"a newer run that did not finish was passed over: {one}" for one in passed_over]
+
+
+def _unfinished(one: Subject) -> str:
+    """That a run did not finish, as a sentence; empty if it did."""
+    status = one.record["status"]
+    return "" if status == FINISHED else f"{one.path} is no finished run ({in_words(status)})"
 
 
 def _conditions(subject: Subject) -> dict[str, Any]:
@@ -219,24 +251,14 @@ def _shown(value: Any) -> str:
     return f"{value[0]} and {len(value) - 1} more" if len(value) > 1 else str(value[0]) if value else "none"
 
 
+def _newest(chosen: Listed, others: Sequence[Listed], *, alone: bool) -> Subject:
+    newer = [str(one) for one in others if one.is_newer_than(chosen, alone=alone)]
+    return replace(_run(chosen.folder), passed_over=newer)
+
+
 def _run(folder: Path) -> Subject:
-    record = _json(folder / RECORD)
-    needed = ("id", "scope", "status", "started_utc", "model", "device", "inputs", "environment", "metrics")
-    if missing := [key for key in needed if key not in record]:
-        raise TraceError(f"{folder / RECORD} is not a run's record: it has no {missing[0]}", f"give {_WHAT}")
-    measured = _json(folder / MEASURED) if (folder / MEASURED).exists() else {}
-    trace = trace_at(folder)
-    return Subject(str(record["scope"]), folder, None if trace == folder else trace, record, measured)
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise TraceError(f"{path} can't be read: {error}", f"give {_WHAT}") from None
-    if not isinstance(value, dict):
-        raise TraceError(f"{path} is not a run's record", f"give {_WHAT}")
-    return value
+    record, measured, trace = records.record(folder), records.measured(folder), trace_at(folder)
+    return Subject(record["scope"], folder, None if trace == folder else trace, record, measured)
 
 
 def _told_apart(group: list[Subject]) -> list[Subject]:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from functools import partial
 
 from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from analysis.comparison.limits import FINE, NOISY, REGRESSION, Outcome
+from analysis.comparison import numbers
+from analysis.comparison.limits import FINE, NOISY, REGRESSION, Limit, Outcome, Side
 from analysis.comparison.numbers import Change
 from analysis.comparison.pairs import Comparison
 from analysis.comparison.sides import TraceChanges
+from analysis.comparison.subjects import Subject
 from analysis.statistics import MIN_SAMPLES
 
 _NAME_WIDTH = 12
@@ -27,6 +28,18 @@ _VERDICT = {FINE: "fine", REGRESSION: "REGRESSION", NOISY: "too noisy to tell"}
 
 def warning(text: str) -> Text:
     return Text(f"warning: {text}", style="yellow")
+
+
+def judged(baseline: Subject, run: Subject) -> Text:
+    """Which runs are held against each other; paths are not cut, however long."""
+    lines = [f"{what} {_folder(one)}" for what, one in (("baseline:", baseline), ("run:     ", run))]
+    return Text("\n".join(lines), no_wrap=True, overflow="ignore")
+
+
+def _folder(run: Subject) -> str:
+    """Its path, and the id that it was recorded with if that is another: copies keep their id."""
+    known = str(run.path.resolve()).endswith(f"/{run.record['id']}")
+    return str(run.path) if known else f"{run.path} ({run.record['id']})"
 
 
 def comparison(found: Comparison) -> Group:
@@ -94,14 +107,37 @@ def outcomes(found: Sequence[Outcome]) -> Table:
     """What was allowed, what was measured, and the verdict."""
     table = _table("", ["metric"], ["baseline", "run", "change", _INTERVAL, "limit"], ["verdict", "why"])
     for one in found:
-        form = _percent if one.limit.relative else partial(number, share=one.change.is_share, sign=True)
+        form, unit = _change_form(one), _unit(one.change)
         low, high = one.measured.low, one.measured.high
         between = "–" if low is None or high is None else f"{form(low)} to {form(high)}"
         table.add_row(
-            one.change.metric, *_values(one.change), form(one.measured.value), between, one.limit.text,
+            one.change.metric, *(f"{value}{unit}" for value in _values(one.change)),
+            form(one.measured.value), between, _limit(one.limit, form, unit),
             Text(_VERDICT[one.verdict], style=_STYLE[one.verdict]), _why(one, form),
         )  # fmt: skip
     return table
+
+
+def _change_form(one: Outcome) -> Callable[[float], str]:
+    """How changes are written: in % for a relative limit, else in points or the metric's unit."""
+    if one.limit.relative:
+        return _percent
+    return lambda value: f"{number(value, share=one.change.is_share, sign=True)}{_unit(one.change)}"
+
+
+def _unit(change: Change) -> str:
+    """The unit behind a number; shares have theirs already."""
+    unit = "" if change.is_share else numbers.unit(change.metric)
+    return f" {unit}" if unit else ""
+
+
+def _limit(limit: Limit, form: Callable[[float], str], unit: str) -> str:
+    """As it was written, with the unit that it was taken in; plain numbers for shares as points."""
+    plain = not limit.relative and not limit.text.lower().endswith("pt")
+    text = limit.text
+    if plain:
+        text = form(limit.bound) if numbers.is_share(limit.metric) else f"{text}{unit}"
+    return f"{'≤' if limit.side is Side.MAX else '≥'} {text}"
 
 
 def number(value: float, *, share: bool = False, sign: bool = False) -> str:
@@ -136,15 +172,19 @@ def note(change: Change) -> str:
 def _why(found: Outcome, form: Callable[[float], str]) -> str:
     """What the verdict rests on."""
     if found.noticeable is None:
-        if found.verdict != NOISY:
-            return "no interval, the value decides"
-        few = found.change.repetitions
-        return f"fewer than {MIN_SAMPLES} {few}" if few else "no interval recorded"
+        return _few(found.change)
     if found.verdict == NOISY:
-        return (
-            f"a change below {form(found.noticeable)} drowns in the noise: more iterations, or a wider limit"
-        )
+        start = f"a change short of {form(found.noticeable)} drowns in the noise"
+        return f"{start}: more iterations, or a wider limit"
     return f"noticed from {form(found.noticeable)} on"
+
+
+def _few(change: Change) -> str:
+    """Why a change has no interval."""
+    if change.repetitions:
+        one = f"one {change.repetitions.removesuffix('s')}"
+        return one if change.delta.n == 1 else f"fewer than {MIN_SAMPLES} {change.repetitions}"
+    return "no interval recorded" if numbers.is_latency(change.metric) else "no interval, the value decides"
 
 
 def _values(change: Change) -> tuple[str, str]:
