@@ -71,5 +71,6 @@ $(READY): requirements.lock
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v <= (3, 13) else f"error: Python {v[0]}.{v[1]} found, 3.11 to 3.13 supported\n  try: make PYTHON=python3.11 ...")'
 	@$(PYTHON) -m venv --clear $(VENV)
 	@$(PY) -m pip install --quiet -r requirements.lock
+	@$(PY) -c 'import pathlib, sysconfig; pathlib.Path(sysconfig.get_path("purelib"), "project.pth").write_text("$(CURDIR)\n")'
 	@$(COMPILE_AHEAD)
 	@touch $@

@@ -47,6 +47,6 @@ case $to,${1-} in
     ;;&
   *)
     export PYTHONPATH=$repo${PYTHONPATH:+:$PYTHONPATH}
-    exec "$python" -m harness capture=nsys "$@"
+    exec "$python" -m harness "$@" capture=nsys # last, since flags like -m come first
     ;;
 esac

@@ -36,7 +36,7 @@ commands (each with a --help of its own):
 make an export with:  nsys profile --trace=cuda,nvtx --sample=none --cpuctxsw=none -o trace PROGRAM
                       nsys export --type=sqlite --output=trace.sqlite trace.nsys-rep
 with --gpu-metrics-devices=0 --gpu-metrics-frequency=100000 it also tells what the GPU's memory did;
-that makes the GPU faster and its gaps shorter, so take gaps from a trace without
+that changes the gaps, so take these from a trace without
 
 exit codes: 0 done · 2 wrong usage · 5 files or output can't be written · 6 the trace can't be analysed
             70 an error of this program, with its traceback · 130 interrupted, and so for the commands

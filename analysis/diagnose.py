@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -17,10 +16,11 @@ from analysis.reading.source import export_command
 from analysis.reading.times import LeftOut
 from analysis.reading.trace import Trace
 
-if TYPE_CHECKING:
-    from analysis.accounting.account import Account
-
 _LAUNCH_CALL = re.compile(r"^cu(da)?(LaunchKernel|LaunchCooperativeKernel|GraphLaunch|Launch\b)")
+SAMPLED = (
+    "the trace was recorded with GPU metrics, and their sampling changes gaps (shorter inside graphs, longer "
+    "where the host launches each kernel): take gaps from a trace without them"
+)
 _PAUSED = (
     "bodies of conditional graph nodes were traced node by node; nsys pauses the device at every pass, so "
     "the gaps around them are the profiler's: record with --cuda-graph-trace=graph (the harness: "
@@ -113,19 +113,6 @@ def warnings(trace: Trace, work: pd.DataFrame, launch: Codes) -> list[str]:
     if sentence := _too_early(trace, work, launch):
         found.append(sentence)
     return found
-
-
-def sampled(acc: Account) -> str:
-    """What to think of the gaps of a trace that was recorded with GPU metrics."""
-    if _PAUSED in acc.warnings:
-        return (
-            "the trace was recorded with GPU metrics, too, whose sampling makes other gaps than those around "
-            "conditional nodes shorter: take gaps from a trace without them"
-        )
-    return (
-        "the trace was recorded with GPU metrics, and their sampling makes the GPU faster and its gaps "
-        "shorter: take gaps from a trace without them"
-    )
 
 
 def _left_out(rows: LeftOut) -> str:

@@ -74,8 +74,8 @@ def main(argv: list[str] | None = None) -> int:
         default=gpu_metrics.OFF,
         metavar="auto|off|HZ",
         help="samples of the GPU's counters per second, 10 to 200000; auto: 100000 where nsys can, "
-        "50 MB of trace a second. Memory traffic is told then, but sampling makes gaps shorter than they are "
-        "without (default: %(default)s)",
+        "50 MB of trace a second. Memory traffic is told then, but sampling changes the gaps "
+        "(default: %(default)s)",
     )
     arguments = parser.parse_args(ours)
     if not program:

@@ -30,7 +30,7 @@ def analyse(path: Path, html: Path | None, figures: Path | None, *, as_json: boo
         stages.next()
         acc = account(trace)
         if TABLE in trace.export.tables:
-            acc = replace(acc, warnings=[*acc.warnings, diagnose.sampled(acc)])
+            acc = replace(acc, warnings=[*acc.warnings, diagnose.SAMPLED])
         if not as_json:
             from analysis import text
 

@@ -36,7 +36,7 @@ class Oracle:
 
     def __init__(self, seen: Recording) -> None:
         self.seen = seen
-        self.work = sorted(seen.work, key=_order)
+        self.work = sorted(sound(seen.work), key=_order)
 
     @cached_property
     def window(self) -> tuple[int, int]:
@@ -45,7 +45,7 @@ class Oracle:
             (one.start, self._closed(one))
             for one in self.seen.ranges
             if one.name == "iter" and one.domain == HARNESS
-        ] or [(one.start, _end(one)) for one in self.work]
+        ] or [(one.start, one.end) for one in self.work]
         return min(start for start, _ in spans), max(end for _, end in spans)
 
     @property
@@ -55,7 +55,7 @@ class Oracle:
     def busy(self, device: int) -> set[int]:
         """The nanoseconds of the window in which the device worked."""
         low, high = self.window
-        spans = [(one.start, _end(one)) for one in self._inside if one.stream.device == device]
+        spans = [(one.start, one.end) for one in self._inside if one.stream.device == device]
         return {ns for start, end in spans for ns in range(max(start, low), min(end, high))}
 
     def causes(self, device: int) -> dict[int, str]:
@@ -80,7 +80,7 @@ class Oracle:
             busy = {
                 (one.stream.device, ns)
                 for one in members
-                for ns in range(max(one.start, low), min(_end(one), high))
+                for ns in range(max(one.start, low), min(one.end, high))
             }
             spent = Counter(
                 cause
@@ -130,7 +130,7 @@ class Oracle:
         low, high = self.window
         return [
             one for one in self.work
-            if (one.start < high and _end(one) > low) or low <= one.start == _end(one) <= high
+            if (one.start < high and one.end > low) or low <= one.start == one.end <= high
         ]  # fmt: skip
 
     @cached_property
@@ -141,9 +141,9 @@ class Oracle:
     def _gap_at(self, device: int, ns: int) -> Gap:
         own = [one for one in self._inside if one.stream.device == device]
         begun = [one for one in own if one.start <= ns]
-        before = max(begun, key=lambda one: (_end(one), _order(one)), default=None)
+        before = max(begun, key=lambda one: (one.end, _order(one)), default=None)
         after = min((one for one in own if one.start > ns), key=_order, default=None)
-        start = self.window[0] if before is None else max(self.window[0], _end(before))
+        start = self.window[0] if before is None else max(self.window[0], before.end)
         return Gap(start, self.window[1] if after is None else after.start, before, after)
 
     def _cause(self, gap: Gap, ns: int) -> str:
@@ -232,13 +232,14 @@ class Oracle:
         )
 
 
-def _end(work: Work) -> int:
-    return max(work.start, work.end)
+def sound(work: list[Work]) -> list[Work]:
+    """Work whose times can be: the rest is left out."""
+    return [one for one in work if one.end >= one.start]
 
 
 def _order(work: Work) -> tuple[int, ...]:
     """The order of work that starts together."""
     return (
-        work.start, _end(work), work.stream.stream, process(work.stream.pid),
+        work.start, work.end, work.stream.stream, process(work.stream.pid),
         -1 if work.correlation is None else work.correlation, -1 if work.node is None else work.node,
     )  # fmt: skip

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from hypothesis import HealthCheck, Phase, find, given, settings
 from hypothesis import strategies as st
-from oracle import CAUSES, DISPATCH_LIMIT_NS, Oracle
+from oracle import CAUSES, DISPATCH_LIMIT_NS, Oracle, sound
 from programs import recordings
 from recording import DOMAINS, Recording
 from synthetic_export import Export
@@ -109,7 +109,7 @@ def test_everything_adds_up_and_nothing_exceeds_what_encloses_it(analyse: Analys
 
 def _encloses(seen: Recording, outer: tuple[str, str], inner: tuple[str, str]) -> bool:
     """Whether each range of the one phase lies in a range of the other, in the same thread."""
-    last = max(max(one.start, one.end or 0) for one in [*seen.work, *seen.calls, *seen.ranges])
+    last = max(max(one.start, one.end or 0) for one in [*sound(seen.work), *seen.calls, *seen.ranges])
     spans: dict[tuple[str, str], list[tuple[int, int, int, int]]] = {outer: [], inner: []}
     for one in seen.ranges:
         end = last if one.end is None else one.end

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from analysis import Account, Trace, account, diagnose
+from analysis import Account, Trace, account
 
 ROUNDS, KERNELS_A_ROUND = (
     99,
@@ -44,9 +44,8 @@ def test_gaps_that_the_profiler_made_around_a_loop_are_said(recorded: Callable[[
         acc = account(trace)
     (paused,) = acc.warnings
     assert "--cuda-graph-trace=graph" in paused and "trace.graphs=graph" in paused
-    assert "makes the GPU faster" not in diagnose.sampled(acc), "beside pauses that would be false"
 
 
 def test_a_graph_without_a_loop_is_not_doubted(graph: tuple[Trace, Account]) -> None:
     _, acc = graph
-    assert not acc.warnings and "gaps shorter" in diagnose.sampled(acc)
+    assert not acc.warnings

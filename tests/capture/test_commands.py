@@ -200,6 +200,12 @@ def test_nsys_run_is_clean_and_explains_itself() -> None:
         assert done.returncode == 0 and "+scope=cuda_graphs" in done.stdout and "-- python" in done.stdout
 
 
+def test_nsys_run_knows_a_program_without_its_dashes() -> None:
+    line = [ROOT / "nsys-run.sh", "python3", "prog.py"]
+    done = subprocess.run(line, capture_output=True, text=True)
+    assert done.returncode == 2 and "try: ./nsys-run.sh -- python3 prog.py" in done.stderr
+
+
 @pytest.mark.nsys
 def test_nsys_run_profiles_where_the_user_is(real_nsys: Path, tmp_path: Path) -> None:
     """In a copy of the project, since what it records goes to the project's outputs/."""

@@ -56,6 +56,15 @@ def test_a_python_without_the_packages_is_told_where_they_are(
     assert f"error: {sys.executable} has no " in done.stderr and ".venv/bin/python" in done.stderr
 
 
+def test_commands_work_from_any_folder(tmp_path: Path) -> None:
+    if Path(sys.prefix) != ROOT / ".venv":
+        pytest.skip("NOT TESTED: this Python is not the project's environment")
+    bare = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    for command in ("harness", "analysis"):
+        done = subprocess.run([sys.executable, "-m", command, "--help"], cwd=tmp_path, env=bare, timeout=60)
+        assert done.returncode == 0, "set up before this was promised? rm -r .venv and make test"
+
+
 def test_a_run_never_imports_torch_in_the_parent(
     swept: tuple[Path, subprocess.CompletedProcess[str]],
 ) -> None:
@@ -286,6 +295,7 @@ def test_a_failing_job_does_not_stop_a_sweep(harness: Command, tmp_path: Path) -
     assert done.returncode == 3, "the exit code is that of the last job that failed"
     assert sorted(statuses(tmp_path).values()) == ["failed", "finished"]
     table = done.stdout[done.stdout.index("Sweep") :]
+    assert all(f"fake.mischief={one}" in table for one in ("die", "none", "bad_input")), "which job is which"
     assert table.count(" failed: ") == 2 and table.count(" finished ") == 1
 
 
