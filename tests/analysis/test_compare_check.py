@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from analysis_cli import analysis
 from runs_on_disk import write_run, write_trace
 from synthetic_export import Export
-from test_analysis_command import analysis
 
 from analysis.__main__ import main
 from analysis.comparison.limits import FINE, NOISY, REGRESSION, judge, parse

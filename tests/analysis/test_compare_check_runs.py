@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from analysis_cli import analysis
 from runs_on_disk import write_run
-from test_analysis_command import analysis
 
 from analysis.__main__ import main
 from analysis.comparison import limits

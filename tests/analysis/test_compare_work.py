@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from analysis_cli import analysis
 from runs_on_disk import write_run, write_trace
 from synthetic_export import Export
-from test_analysis_command import analysis
 
 from analysis.__main__ import main
 
