@@ -31,11 +31,28 @@ def page(rows: Sequence[Row]) -> str:
     for batch in sorted({row["batch"] for row in shown}):
         lines = [cells(row, book.reference(shown, row)) for row in shown if row["batch"] == batch]
         parts.append(f"Batch {batch}{_missing(shown, batch)}:\n\n{markdown(HEADER, lines)}")
+    if found := _finding(shown):
+        parts.append(found)
     if notes := _notes(shown):
         parts.append("\n".join(notes))
     others = len(rows) - len(shown)
     left_out = f"; rows of other settings, left out: {others}" if others else ""
     return "\n\n".join([*parts, _origin(shown) + left_out])
+
+
+def _finding(rows: Sequence[Row]) -> str:
+    """How much faster the fastest of our scopes is than the fastest peer, in each batch that has both."""
+    ours = {one.name for one in everyone() if one.module == "ours"}
+    said = []
+    for batch in sorted({row["batch"] for row in rows}):
+        timed = [row for row in rows if row["batch"] == batch and row.get("total_ms")]
+        own = [row for row in timed if row["contender"].split()[0] in ours]
+        peers = [row for row in timed if row not in own]
+        if own and peers:
+            best, peer = (min(some, key=lambda row: median(row["total_ms"])) for some in (own, peers))
+            ratio = median(peer["total_ms"]) / median(best["total_ms"])
+            said.append(f"{ratio:.1f}× at batch {batch} ({best['label']} against {peer['label']})")
+    return f"Fastest scope against fastest peer, a window: {', '.join(said)}." if said else ""
 
 
 def _missing(rows: Sequence[Row], batch: int) -> str:

@@ -90,6 +90,7 @@ def test_the_table_says_what_ran_how_fast_and_how_right(tmp_path: Path) -> None:
     assert "| 1.000 (0.950–1.050) |" in page and "| 100.0 (99.5–100.5) | 1.0× | reference |" in page
     assert "| `flash` | 0.500 | 50.0% | 5.00 | 50.0 | 2.0× | identical |" in lines
     assert "75.00% equal, from position 3" in page and "- `flash`: said so" in lines
+    assert "Fastest scope against fastest peer, a window: 2.0× at batch 1 (`flash` against " in page
     assert "not run: not here (pip install a\\|b)" in page and "FAILED: took more than 3 s" in page
     assert "H200, tiny_random" in lines[-1] and "1a2b3c4" in lines[-1]
     changed = [one | {"chosen": ["5 5 5 5"]} if one["contender"] == REFERENCE else one for one in rows]
