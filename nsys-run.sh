@@ -5,7 +5,8 @@ set -euo pipefail
 usage() {
   cat <<'TEXT'
 usage: ./nsys-run.sh +scope=SCOPE [OVERRIDE ...]    run a scope with capture=nsys
-       ./nsys-run.sh [--graphs node|graph] [--gpu-metrics auto|off|HZ] [--outputs FOLDER] -- PROGRAM [ARGS ...]
+       ./nsys-run.sh [--graphs node|graph] [--gpu-metrics auto|off|HZ] [--outputs FOLDER]
+                     -- PROGRAM [ARGS ...]
                                                     record any program and account for its GPU time
 
 examples:
@@ -16,7 +17,8 @@ examples:
   ./nsys-run.sh --graphs graph -- ./my_cuda_program          each CUDA graph as one piece: for loops inside of one
 
 Works from any folder, and paths that you give are relative to where you are. A scope's run goes to
-outputs/ there (outputs=FOLDER for another); a program's recording to outputs/profile/ in the project (--outputs for another).
+outputs/ there (outputs=FOLDER for another); a program's recording to outputs/profile/ in the project (--outputs
+FOLDER for another).
 `python -m harness --help` lists the scopes, `python -m harness.doctor` tests nsys.
 TEXT
 }

@@ -72,7 +72,7 @@ class Session:
 def main() -> int:
     # Hydra prints tracebacks of its own unless it is told to raise.
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    sys.argv[1:] = usage.readable(sys.argv[1:])
+    sys.argv[1:] = usage.quote_paths(sys.argv[1:])
     session = Session()
     usage.register_resolvers()
     OmegaConf.register_new_resolver(

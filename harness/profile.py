@@ -56,7 +56,11 @@ def main(argv: list[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "--outputs", type=Path, default=PROJECT / "outputs", metavar="DIR", help="default: %(default)s"
+        "--outputs",
+        type=Path,
+        default=PROJECT / "outputs",
+        metavar="DIR",
+        help="where recordings go, a relative one from --cwd (default: %(default)s)",
     )
     parser.add_argument(
         "--cwd", type=Path, default=Path.cwd(), metavar="DIR", help="where the program runs (default: here)"
@@ -83,7 +87,8 @@ def main(argv: list[str] | None = None) -> int:
     try:
         with processes.terminate_like_interrupt():
             capture = NsysCapture(arguments.gpu_metrics, arguments.graphs)
-            return _profile(program, arguments.cwd.absolute(), arguments.outputs.absolute(), capture)
+            cwd = arguments.cwd.absolute()
+            return _profile(program, cwd, cwd / arguments.outputs, capture)
     except UserError as error:
         print(error.report(), file=sys.stderr)
         return error.exit_code

@@ -39,7 +39,7 @@ def scopes_with_summaries() -> str:
     return "\n".join(f"  {f.stem:{width}}  {_summary(f)}" for f in files)
 
 
-def readable(words: Sequence[str]) -> list[str]:
+def quote_paths(words: Sequence[str]) -> list[str]:
     """A command line whose paths Hydra reads as they are: quoted where it would take them for something else
     (`talk (1).flac`, `a,b.flac`, `2024`), if there is such a file, or can't read them at all."""
     return [_quoted(word) if word.lstrip("+").partition("=")[0] in PATHS else word for word in words]

@@ -28,11 +28,10 @@ class Breakdown:
     """One bar of the report.
 
     parts_ns: busy time and idle time by cause, summed over `devices` GPUs; they add up to the traced time of
-    `units`. tokens: whether
-    `units` counts decode steps or tokens; otherwise it is 1, the decode phases or the traced window. kernels,
-    launch_calls: of all units; launch_calls is None where the trace has no calls of the host. graphs: how
-    many of `kernels` are CUDA graphs that were traced as one piece each: what is inside counts as busy. note:
-    what limits its meaning.
+    `units`. tokens: whether `units` counts decode steps or tokens; otherwise it is 1, the decode phases or
+    the traced window. kernels, launch_calls: of all units; launch_calls is None where the trace has no calls
+    of the host. graphs: how many of `kernels` are CUDA graphs that were traced as one piece each: what is
+    inside counts as busy. note: what limits its meaning.
     """
 
     label: str

@@ -40,9 +40,8 @@ def _finding(measured: Memory) -> str:
     moved = float(row["bytes_per_range"])
     size = f"{significant(moved / 1e6)} MB" if moved < 1e10 else f"{significant(moved / 1e9)} GB"
     return (
-        f"A {called} uses {percent(row['dram_share'])} of the memory's speed while sampled: its {size} would "
-        f"take "
-        f"{duration(moved / measured.peak_gbps)} at the peak"
+        f"A {called} uses {percent(row['dram_share'])} of the memory's speed while sampled: "
+        f"its {size} would take {duration(moved / measured.peak_gbps)} at the peak"
     )
 
 

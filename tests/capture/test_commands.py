@@ -224,3 +224,6 @@ def test_nsys_run_profiles_where_the_user_is(real_nsys: Path, tmp_path: Path) ->
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[0] == f"{elsewhere} None"
     assert list(project.glob("outputs/profile/*/trace.sqlite"))
+    line[1:1] = ["--outputs", "mine"]
+    subprocess.run(line, cwd=elsewhere, env=environment, capture_output=True, timeout=120, check=True)
+    assert list(elsewhere.glob("mine/profile/*/trace.sqlite"))
