@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 CONFIDENCE = 0.95
 MIN_SAMPLES = 6  # the range of six covers their median with 1 − 2·0.5⁶ = 97%, that of five with 94%
+TOO_FEW = f"fewer than {MIN_SAMPLES} iterations: too few to tell how sure"  # where there is no interval
 UNSTABLE_ABOVE = 0.02
 SEED = 0
 _RESAMPLES = 2000

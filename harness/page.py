@@ -33,7 +33,7 @@ def of_run(record: Record, outputs: Path, detail: Traced | None) -> Report:
     if detail and not bundled:
         detail = _of_its_run(detail, record)
     other, reference = None, None
-    warnings: list[str] = []
+    warnings = _too_few({record.scope: record})
     try:
         if other := _compared(record, outputs):
             reference = _detail(other, outputs, other.scope)
@@ -86,6 +86,7 @@ def of_sweep(records: Sequence[Record], labels: Sequence[str], outputs: Path, li
         ],
         environment=shared([environment(record, outputs / record.id) for record in records]),
         notes=notes(by_label),
+        warnings=_too_few(by_label),
     )
 
 
@@ -143,6 +144,15 @@ def environment(record: Record, folder: Path) -> list[tuple[str, str]]:
         and f"recorded apart, with tokens that take {report.longer(record.metrics[METRICS_OVERHEAD])}",
     }
     return [(term, str(value)) for term, value in about.items() if value]
+
+
+def _too_few(by_label: Mapping[str, Record]) -> list[str]:
+    """A warning of latencies that nobody knows the noise of."""
+    from analysis.statistics import TOO_FEW
+
+    times, intervals = _times(by_label)
+    short = [label for label in times if label not in intervals]
+    return [f"{', '.join(short)}: {TOO_FEW} their latencies are"] if short else []
 
 
 def _hypothesis(record: Record, outputs: Path, label: str, href: str = "") -> Hypothesis:

@@ -71,13 +71,13 @@ def _table(outcomes: Sequence[Outcome]) -> Table:
 
 
 def _per_token(metrics: Mapping[str, float]) -> str:
-    from analysis.statistics import MIN_SAMPLES, unstable_remark  # numpy, which --help goes without
+    from analysis.statistics import TOO_FEW, unstable_remark  # numpy, which --help goes without
 
     if "ms_per_token" not in metrics:
         return ""
     remark = unstable_remark(metrics, "ms_per_token")
     if "ms_per_token.low" not in metrics:
-        remark = f"fewer than {MIN_SAMPLES} iterations: too few to tell how sure"
+        remark = TOO_FEW
     return f"{metrics['ms_per_token']:.3f}" + (f", {remark}" if remark else "")
 
 

@@ -27,7 +27,7 @@ from analysis.plots.style import (
     significant,
     styled,
 )
-from analysis.statistics import MIN_SAMPLES
+from analysis.statistics import TOO_FEW
 
 _NOTEWORTHY = 0.05  # differences from the first scope below 5% are not called faster or slower
 _LEGEND_COLUMNS = 3
@@ -49,7 +49,7 @@ def ladder(rows: pd.DataFrame, stamp: Stamp) -> Figure:
     if whole.any():
         subtitle += ". Whole graph: traced as one piece, gaps inside count as busy"
     if "low" in rows and (rows["ms_per_token"].notna() & rows["low"].isna()).any():
-        subtitle += f". Fewer than {MIN_SAMPLES} iterations: too few to tell how sure"
+        subtitle += f". {TOO_FEW.capitalize()}"
     causes = [cause for cause in CAUSES if rows.get(f"{cause}_share", pd.Series(dtype=float)).gt(0).any()]
     bars_in, legend_in = 1.3 + 0.52 * max(len(rows), 2), 0.3 + 0.2 * -(-len(causes) // _LEGEND_COLUMNS)
     height = 1.3 + bars_in + (legend_in if causes else 0)

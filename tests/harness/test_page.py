@@ -32,6 +32,16 @@ def test_a_loop_on_the_device_is_shown_per_token_like_the_others() -> None:
     assert "Command" not in dict(report.environment)
 
 
+def test_a_page_warns_of_latencies_of_few_iterations() -> None:
+    words = PUBLISHED.parent / "h200-words"  # of one iteration each
+    scopes = ["baseline", "int8"]
+    report = page.of_sweep([run_of(scope, words) for scope in scopes], scopes, words, links="")
+    (warning,) = report.warnings
+    assert warning.startswith("baseline, int8: fewer than 6 iterations")
+    assert page.of_run(run_of("int8", words), words, None).warnings
+    assert not page.of_run(run_of("int8"), PUBLISHED, None).warnings
+
+
 def test_each_tile_of_a_run_with_a_recorded_trace_says_whose_it_is() -> None:
     record = run_of("baseline")
     detail = details.load(PUBLISHED / record.id, "baseline")
