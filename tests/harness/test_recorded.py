@@ -114,7 +114,8 @@ def test_the_page_sets_the_recorded_reference_beside_it_and_survives_a_damaged_o
     (outputs / "fake_zero" / "x" / "run.json").write_text("{")
     record.tokens_match = {"run": "fake_zero/x", "identical": True, "windows": 1}
     damaged = page.of_run(record, outputs, None)
-    assert "fake_zero is not shown beside it" in damaged.warnings[0] and len(damaged.runs) == 1
+    assert any("fake_zero is not shown beside it" in warning for warning in damaged.warnings)
+    assert len(damaged.runs) == 1
 
 
 def published(scope: str) -> recorded.RecordedTrace | None:
