@@ -10,13 +10,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import RenderableType
-from rich.markup import escape
+from harness.errors import ExitCode, UserError, not_installed
+
+try:
+    from rich.console import RenderableType
+    from rich.markup import escape
+except ModuleNotFoundError as missing:
+    not_installed(missing)
 
 from experiments.audio import sound_files
 from experiments.bundled import CHECKPOINT, HELD_OUT
 from harness import environment
-from harness.errors import ExitCode, UserError
 from harness.record import write_json
 from harness.report import screen
 

@@ -42,6 +42,7 @@ def test_help_lists_scopes_and_examples_without_torch(tmp_path: Path) -> None:
         (["harness", "+scope=cuda_graphs"], 4),
         (["harness.doctor"], 4),
         (["harness.profile", "--", "true"], 4),
+        (["experiments.evaluate"], 4),
         (["analysis", "trace.sqlite"], 2),
     ],
     ids=lambda words: words[0] if isinstance(words, list) else "",
