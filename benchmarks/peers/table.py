@@ -30,7 +30,8 @@ def page(rows: Sequence[Row]) -> str:
     parts = []
     for batch in sorted({row["batch"] for row in shown}):
         lines = [cells(row, book.reference(shown, row)) for row in shown if row["batch"] == batch]
-        parts.append(f"Batch {batch}{_missing(shown, batch)}:\n\n{markdown(HEADER, lines)}")
+        of_batch = f"Batch {batch}{_missing(shown, batch)}:\n\n{markdown(HEADER, lines)}"
+        parts.append(_folded(f"Batch {batch}", of_batch) if parts else of_batch)
     if found := _finding(shown):
         parts.append(found)
     if notes := _notes(shown):
@@ -38,6 +39,11 @@ def page(rows: Sequence[Row]) -> str:
     others = len(rows) - len(shown)
     left_out = f"; rows of other settings, left out: {others}" if others else ""
     return "\n\n".join([*parts, _origin(shown) + left_out])
+
+
+def _folded(summary: str, text: str) -> str:
+    """A text that a reader of the rendered page opens, so that the page stays short."""
+    return f"<details><summary>{summary}</summary>\n\n{text}\n\n</details>"
 
 
 def _finding(rows: Sequence[Row]) -> str:

@@ -117,6 +117,8 @@ def test_the_table_names_who_was_measured_only_elsewhere() -> None:
     rows = [row(REFERENCE), row("flash"), row(REFERENCE, batch=8), row("int8", batch=8, failed="x")]
     lines = table.page(rows).splitlines()
     assert "Batch 1 (not measured: `int8`):" in lines and "Batch 8 (not measured: `flash`):" in lines
+    folded = lines.index("<details><summary>Batch 8</summary>")
+    assert lines.index("Batch 1 (not measured: `int8`):") < folded < lines.index("</details>")
 
 
 def test_notes_and_the_footer_say_what_they_are_about() -> None:
