@@ -43,7 +43,7 @@ class Session:
 
     def job(self, cfg: DictConfig) -> None:
         """One job. Its failure is noted and not raised, so that the others of a sweep still run."""
-        from harness import choices, dry_run, plan, run  # here, and not above, for --help to answer at once
+        from harness import choices, dry_run, plan  # here, and not above, for --help to answer at once
 
         record, error, scope, overrides = None, None, "", []
         try:
@@ -55,6 +55,8 @@ class Session:
             if cfg.dry_run:
                 dry_run.show_commands(made, self.out)
             else:
+                from harness import run  # which takes longest of all to import: mistakes are told before
+
                 record = run.execute(made, [sys.executable, *sys.orig_argv[1:]], overrides, self.out)
                 error = run.error_of(record)
         except Exception as problem:

@@ -17,14 +17,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.linalg import solve_triangular
-from scipy.optimize import nnls
-from scipy.sparse import csr_matrix
 
 from analysis.engine.intervals import Ints
 from analysis.memory.samples import DRAM, Floats, Samples
+
+# scipy takes half a second to import: only where there are samples to use it on.
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
 
 MIN_SAMPLES = 10  # effective samples (see Fit) below which no value is given
 MAX_WIDTH_PCT = 25.0  # no value either if its 95% interval is wider: it could be anywhere
@@ -74,6 +76,8 @@ def overlap(start: Ints, end: Ints, work_start: Ints, work_end: Ints, code: Ints
 
     The intervals [start, end) are sorted and don't overlap. Work that overlaps counts each.
     """
+    from scipy.sparse import csr_matrix
+
     first = np.searchsorted(end, work_start, side="right")
     last = np.searchsorted(start, work_end, side="left")
     touched = np.maximum(last - first, 0)
@@ -204,6 +208,9 @@ def _precision(gram: Floats) -> Floats:
 
 def _bounded(gram: Floats, moment: Floats) -> Floats:
     """argmin ‖Av − y‖² with v ≥ 0, at most 100, from AᵀA [kinds, kinds] and Aᵀy [kinds, metrics]."""
+    from scipy.linalg import solve_triangular
+    from scipy.optimize import nnls
+
     upper = np.linalg.cholesky(_ridged(gram)).T
     target = solve_triangular(upper, moment, trans="T")
     return np.stack([nnls(upper, column)[0] for column in target.T], axis=1).clip(max=100)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from scipy.sparse import csr_matrix, vstack
 
 from analysis.accounting.account import Account
 from analysis.accounting.kernels import shorten
@@ -18,6 +18,9 @@ from analysis.memory.deconvolve import DRAM_TOTAL, SEARCHED_PERIODS, Fit, clock_
 from analysis.memory.roofline import classify, host_gaps, stall_ns
 from analysis.memory.samples import DRAM, HOW_TO_RECORD, Floats, Samples
 from analysis.reading.trace import Trace
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
 
 _KERNELS = 80  # kinds of kernels with values of their own, the most expensive; the others share one
 _SEED = 20250101  # of the resampling: the same trace gives the same intervals
@@ -155,6 +158,7 @@ def _fit(
     found: list[Samples], offsets: dict[int, int], work: pd.DataFrame, code: Ints, codes: int
 ) -> tuple[list[Samples], Fit]:
     """The samples without rounding, and one regression over all devices: kernels do the same on each."""
+    from scipy.sparse import vstack  # see deconvolve
 
     def design(shift_ns: int) -> csr_matrix:
         parts = []
