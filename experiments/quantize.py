@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from torchao.core.config import AOBaseConfig
 from torchao.quantization import (
+    Float8Tensor,
     Float8WeightOnlyConfig,
     Int8DynamicActivationInt8WeightConfig,
     Int8Tensor,
@@ -68,7 +69,17 @@ def quantized(linear: nn.Linear, how: str) -> nn.Module:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of torchao about its own defaults
         quantize_(copy, _CONFIGS[how]())
-    return copy if how == "float8" else Int8Linear(copy.weight, copy.bias, rounds_input=how == "int8_dynamic")
+    if how == "float8":
+        _clear_empty_rows(copy.weight)
+        return copy
+    return Int8Linear(copy.weight, copy.bias, rounds_input=how == "int8_dynamic")
+
+
+def _clear_empty_rows(weight: Float8Tensor) -> None:
+    """torchao divides a row of zeros by its scale, which is 0: NaN, which argmax takes for the largest."""
+    empty = weight.scale == 0
+    weight.qdata.view(torch.uint8).masked_fill_(empty, 0)
+    weight.scale.masked_fill_(empty, 1.0)
 
 
 class Int8Linear(nn.Module):

@@ -130,6 +130,18 @@ def test_quantised_layers_compile_without_a_graph_break(how: str) -> None:
     torch.testing.assert_close(compiled(x), layer(x))
 
 
+@pytest.mark.parametrize("how", QUANTIZED)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_a_row_of_zeros_stays_one(how: str, dtype: torch.dtype) -> None:
+    """Random models have them in place of special tokens, and all get them below the vocabulary."""
+    linear = nn.Linear(32, 6, bias=False, dtype=dtype).requires_grad_(False)
+    linear.weight[2] = 0.0
+    x = torch.randn(3, 32, dtype=dtype)
+    found = quantize.quantized(linear, how)(x)
+    assert (found[:, 2] == 0).all()
+    torch.testing.assert_close(found, linear(x), rtol=0.1, atol=0.1)
+
+
 def test_another_way_to_quantise_is_refused(folder: Path) -> None:
     with pytest.raises(UserError) as refused:
         opened(folder, "int4")
