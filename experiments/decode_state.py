@@ -1,7 +1,7 @@
 """Where decoding stands, in tensors of fixed address on the device: all that a round reads and writes.
 
 Rounds never ask the host. Rolling back is a lower position: what stands in history behind it, and the keys
-and values of it in the caches, is stale and overwritten before anything reads it.
+and values of it in the caches, is stale, masked, and overwritten before it counts.
 """
 
 from __future__ import annotations

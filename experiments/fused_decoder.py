@@ -26,7 +26,7 @@ class FusedDecoder:
         if problem:
             raise UserError(f"decoder=fused can't be used with {problem}", "decoder=static")
         self.cross_cache = static.cross_cache
-        self.fill_cross_cache = static.fill_cross_cache
+        self.begin_window = static.begin_window
         self._static = static
         self._weights = pack(static)
         self._steps: dict[int, DecoderStep] = {}  # by number of queries

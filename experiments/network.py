@@ -22,8 +22,9 @@ class Network(Protocol):
     def cross_cache(self) -> torch.Tensor:
         """[L, 2, B, H, S, D], keys and values of cross-attention."""
 
-    def fill_cross_cache(self, encoded: torch.Tensor) -> None:
-        """Fill the cross-attention cache from the encoder's output [B, S, C]."""
+    def begin_window(self, encoded: torch.Tensor) -> None:
+        """Forget the windows before, and fill the cross-attention cache from the encoder's output
+        [B, S, C]."""
 
     def logits(self, history: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
         """Logits [B * Q, V] of the tokens that stand at `places` int64 [B, Q] of `history` int64 [B, T]; the
@@ -69,6 +70,6 @@ class _Compiled:
 
     def __init__(self, network: Network) -> None:
         self.cross_cache = network.cross_cache
-        self.fill_cross_cache = network.fill_cross_cache
+        self.begin_window = network.begin_window
         self.logits_at = network.logits_at
         self.logits = torch.compile(network.logits, fullgraph=True, dynamic=False)

@@ -64,12 +64,13 @@ class Prefill:
     def __call__(self) -> None:
         state = self._state
         state.reset()
-        self._network.fill_cross_cache(self._encoded)
+        self._network.begin_window(self._encoded)
         # Rows with shorter prompts read on behind them: those keys and values are overwritten before they
         # count.
         places = state.offsets[: state.prompt.shape[1]].expand_as(state.prompt)
         last = state.begin - 1
         logits = self._network.logits_at(state.history, places, last)
         if self._draft:
+            self._draft.begin_window(self._encoded)
             self._draft.logits_at(state.history, places, last)
         state.accept(*self._choose(logits, last[:, None]), self._end)

@@ -72,9 +72,10 @@ class StaticDecoder(nn.Module):
         known = decoder.embed_positions.weight.detach()
         self.register_buffer("places", known[self.slots.clamp(max=len(known) - 1)])
 
-    def fill_cross_cache(self, encoded: torch.Tensor) -> None:
-        """Fill the cross-attention cache from the encoder's output [B, S, C]; nothing to do if it is
-        shared."""
+    def begin_window(self, encoded: torch.Tensor) -> None:
+        """Fill the cross-attention cache from the encoder's output [B, S, C], unless it is shared, and empty
+        the other: a NaN that a window has left there would get through the mask into all later ones."""
+        self.own_cache.zero_()
         if self.cross is not None:
             self.cross_cache.copy_(self.cross(encoded))
 

@@ -214,7 +214,7 @@ class _PromptPass:
     def __call__(self) -> None:
         state = self._state
         state.reset()
-        self._network.fill_cross_cache(self._encoded)
+        self._network.begin_window(self._encoded)
         # Rows with shorter prompts read on behind them; those keys and values are overwritten before they
         # count.
         places = state.offsets[: state.prompt.shape[1]].expand_as(state.prompt)

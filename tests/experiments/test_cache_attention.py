@@ -36,7 +36,7 @@ def test_prompts_and_steps_give_the_same_logits(decoder: WhisperDecoder, prompt:
     encoded = torch.randn(ROWS, 40, 128).half()
     history = torch.randint(0, 101, (ROWS, LENGTH))
     for network in (by_torch, by_kernel):
-        network.fill_cross_cache(encoded)
+        network.begin_window(encoded)
     # As a prefill and a round have them: views, rows at places of their own.
     places = torch.arange(LENGTH)[:prompt].expand(ROWS, prompt)
     last = torch.tensor([prompt - 1, 0, 1])

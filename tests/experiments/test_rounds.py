@@ -133,6 +133,19 @@ def test_what_was_described_once_is_not_described_again(
     assert loop.decode(features[:1], silent(), [other]) == changed
 
 
+@pytest.mark.parametrize("drafts", [0, 3])
+def test_a_window_of_nan_leaves_the_next_alone(
+    drafts: int, baseline: Transcription, features: torch.Tensor, free: list[list[int]], random_draft: Any
+) -> None:
+    options = speculating(drafts, topk="torch") if drafts else replace(STATIC, topk="argmax")
+    loop = StaticLoop(baseline._loaded, options, "cpu", random_draft if drafts else None)
+    before, after = silent(), silent()
+    assert loop.decode(features[:1], before) == free[:1]
+    loop.decode(torch.full_like(features[:1], torch.nan), silent())
+    assert loop.decode(features[:1], after) == free[:1]
+    assert before.counts == after.counts, "nor is the draft another one"
+
+
 def test_a_prompt_that_has_no_room_is_refused(baseline: Transcription, features: torch.Tensor) -> None:
     loop = StaticLoop(baseline._loaded, STATIC, "cpu")
     with pytest.raises(ValueError, match="5 tokens, and there is room for 4"):

@@ -167,8 +167,8 @@ class Pair:
                 self.exact.get_submodule(name).weight = nn.Parameter(weight, requires_grad=False)
         encoded = torch.randn(1, self.HEARD, shape["d_model"], device=self.DEVICE)
         for heard in (self.half, self.fused):
-            heard.fill_cross_cache(encoded.half())
-        self.exact.fill_cross_cache(encoded)
+            heard.begin_window(encoded.half())
+        self.exact.begin_window(encoded)
         self.history = torch.randint(shape["vocabulary"], (1, self.LENGTH), device=self.DEVICE)
 
     def places(self, first: int, queries: int) -> torch.Tensor:
