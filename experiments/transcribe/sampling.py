@@ -23,6 +23,7 @@ class SampledRound:
     """The last token of each row -> logits -> a draw among what Whisper's rules allow -> the next token.
 
     Rows with temperature 0 take the likeliest token. The score counts log-probabilities at temperature 1.
+    Where no token is left, as in logits of NaN, it is the end token at -inf, as in `fused_topk.reference`.
     """
 
     def __init__(self, network: Network, state: DecodeState, rules: LogitRules) -> None:
@@ -45,7 +46,9 @@ class SampledRound:
         logprobs = allowed.log_softmax(-1)
         noise = gumbel(self._seed, state.position, logits.shape[1])
         chosen = (logprobs + self._temperature[:, None] * noise).argmax(-1, keepdim=True)
-        state.accept(chosen, logprobs.gather(1, chosen), self._rules.end)
+        left = allowed.gather(1, chosen) > -torch.inf
+        taken = torch.where(left, chosen, self._rules.end)
+        state.accept(taken, torch.where(left, logprobs.gather(1, chosen), -torch.inf), self._rules.end)
 
 
 def gumbel(seed: torch.Tensor, position: torch.Tensor, count: int) -> torch.Tensor:

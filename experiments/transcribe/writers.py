@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from experiments.transcribe.results import Segment, Transcript
 
@@ -46,9 +48,10 @@ def tsv(transcript: Transcript) -> str:
 
 
 def as_json(transcript: Transcript) -> str:
-    """Everything that is known of each segment."""
+    """Everything that is known of each segment; null for a number that overflowed."""
     segments = [
-        {"id": number} | dataclasses.asdict(segment) for number, segment in enumerate(transcript.segments)
+        {"id": number} | dataclasses.asdict(segment, dict_factory=_finite)
+        for number, segment in enumerate(transcript.segments)
     ]
     for segment in segments:
         segment["words"] = [{"word": word.pop("text"), **word} for word in segment["words"]]
@@ -59,6 +62,11 @@ def as_json(transcript: Transcript) -> str:
         "segments": segments,
     }
     return json.dumps(whole, ensure_ascii=False, indent=1, allow_nan=False) + "\n"
+
+
+def _finite(fields: list[tuple[str, Any]]) -> dict[str, Any]:
+    """JSON has neither NaN nor infinity."""
+    return {n: None if isinstance(v, float) and not math.isfinite(v) else v for n, v in fields}
 
 
 FORMATS: dict[str, Callable[[Transcript], str]] = {

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
+import math
 import re
 
 import pytest
@@ -83,3 +85,11 @@ def test_tsv() -> None:
     rows = list(csv.DictReader(io.StringIO(FORMATS["tsv"](AWKWARD)), delimiter="\t", quoting=csv.QUOTE_NONE))
     assert rows[0] == {"start": "0", "end": "2000", "text": "One & <two>."}
     assert rows[2]["text"] == "Three --> four five 6 ünïcode 中."
+
+
+def test_json_has_null_for_what_overflowed() -> None:
+    word = Word(" a", 0.0, 1.0, math.nan)
+    overflowed = dataclasses.replace(segment(0.0, 1.0, " a", word), avg_logprob=-math.inf)
+    (found,) = json.loads(FORMATS["json"](Transcript("a", "en", 1.0, (overflowed,))))["segments"]
+    assert found["avg_logprob"] is None and found["words"][0]["probability"] is None
+    assert found["start"] == 0.0 and found["no_speech_prob"] == 0.01
