@@ -58,13 +58,13 @@ class Floor:
 
 
 def decode_step(
-    shapes: Shapes, cached: float, element_bytes: int, rows: int = 1, weight_bytes: int | None = None
+    shapes: Shapes, cached: float, element_bytes: int, rows: float = 1, weight_bytes: int | None = None
 ) -> Floor:
     """The floor of a step with `cached` keys in self-attention, its own included, in each of `rows` rows.
 
     element_bytes: 2 in fp16; weight_bytes: of a weight, where these are smaller than everything else.
 
-    Linear in `cached`, so that of the mean position is the mean over the positions.
+    Linear in `cached` and `rows`, so that of the mean position is the mean over the positions.
     """
     layers, width, mlp = shapes.layers, shapes.width, shapes.mlp
     weights = layers * (6 * width**2 + 2 * width * mlp) + shapes.vocabulary * width

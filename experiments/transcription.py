@@ -125,6 +125,11 @@ class Transcription:
         from experiments.static_loop import StaticLoop
 
         self._notes += stand_ins(options, self._device)
+        if (empty := options.batch - len(self._windows)) > 0:
+            self._notes.append(
+                f"batch={options.batch}, but there are {len(self._windows)} windows: "
+                f"{empty} rows of each step are computed for nothing"
+            )
         draft = draft_of(loaded.model, model) if options.speculate.drafts else None
         loop = StaticLoop(loaded, options, self._device, draft)
         if options.speculate.how != "scripted":
@@ -213,7 +218,7 @@ class Transcription:
         tokens = sum(n * (n + 1) / 2 for n in steps) / sum(steps)
         cached = len(self._loaded.prompt) + tokens
         model = self._loaded.model
-        rows = self._options.batch
+        rows = len(self._windows) / len(self._batches)  # of those that hold a window
         weight_bytes = 1 if self._options.quantize != "none" else model.dtype.itemsize
         shapes = floor.Shapes.of(model.config)
         least = floor.decode_step(shapes, cached, model.dtype.itemsize, rows, weight_bytes)

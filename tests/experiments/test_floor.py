@@ -73,6 +73,18 @@ def test_the_workload_describes_the_floor_of_the_steps_that_ran(
     assert (found["decode_step_bytes"], found["decode_step_flops"]) == (least.bytes, least.flops)
 
 
+@pytest.mark.parametrize(("batch", "rows", "said"), [(1, 1, False), (2, 2, False), (8, 2, True)])
+def test_rows_that_hold_no_window_are_not_in_the_floor(
+    batch: int, rows: int, said: bool, configure: Callable[..., DictConfig], clock: PhaseClock
+) -> None:
+    work: Any = build(configure("cuda_graphs", "max_new_tokens=3", f"batch={batch}"), "cpu")
+    work.run(clock)
+    described = work.describe()
+    least = floor.decode_step(floor.Shapes.of(work._loaded.model.config), 5.5, 4, rows)
+    assert described["floor"]["rows"] == rows and described["floor"]["decode_step_bytes"] == least.bytes
+    assert any("6 rows of each step are computed for nothing" in note for note in described["notes"]) is said
+
+
 def measured(ms_per_token: float, least: dict[str, float]) -> dict[str, Any]:
     step_ns = int(ms_per_token * 1e6)
     phases = {"decode": [4 * step_ns], "decode.step": [step_ns] * 4}
