@@ -104,7 +104,10 @@ def _new_tokens(cfg: Mapping[str, Any], wanted: int | None, positions: int) -> i
 
 
 def _prompt(rules: GenerationConfig, language: str) -> tuple[int, ...]:
-    """The window's first tokens: start, language and task (multilingual checkpoints), no timestamps."""
+    """The window's first tokens: start, language and task (multilingual checkpoints), no timestamps.
+
+    Raises UserError for a language that the model doesn't know.
+    """
     prompt = [rules.decoder_start_token_id]
     if getattr(rules, "is_multilingual", False):
         token = f"<|{language}|>"
@@ -114,6 +117,11 @@ def _prompt(rules: GenerationConfig, language: str) -> tuple[int, ...]:
                 f"audio.language={language} is not spoken by this model", f"audio.language= one of {known}"
             )
         prompt += [rules.lang_to_id[token], rules.task_to_id["transcribe"]]
+    elif language != "en":
+        raise UserError(
+            f"audio.language={language}, but this model is English only",
+            "audio.language= en, or a model of many languages",
+        )
     return (*prompt, rules.no_timestamps_token_id)
 
 

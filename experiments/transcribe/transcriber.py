@@ -134,7 +134,7 @@ def load_model(cfg: dict[str, Any], attention: str, language: str, device: str) 
 
     logging.disable_progress_bar()
     try:
-        loaded = models.load(cfg, attention, language, device, None)
+        return models.load(cfg, attention, language, device, None)
     except UserError as error:
         if error.exit_code == ExitCode.INPUT:
             hint = MODEL_HINT
@@ -142,11 +142,6 @@ def load_model(cfg: dict[str, Any], attention: str, language: str, device: str) 
             hint = error.hint.replace("audio.language=", "--language with")
         what = str(error).replace("audio.language=", "--language ")
         raise UserError(what, hint, error.exit_code) from error
-    if loaded.language is None and language != "en":
-        raise UserError(
-            f"--language {language}, but model {loaded.name} is English only", "a --model of many languages"
-        )
-    return loaded
 
 
 def _check_room(previous_tokens: int, loaded: LoadedModel) -> None:

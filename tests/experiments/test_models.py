@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast
 
 from experiments import models
+from experiments.bundled import CHECKPOINT
 from experiments.transcription import Transcription, build
 from harness.errors import ExitCode, UserError
 from tests.experiments.conftest import ROOT
@@ -67,6 +69,17 @@ def test_a_damaged_checkpoint_is_refused(file: str, left: int | None, tmp_path: 
     with pytest.raises(UserError, match="could not be loaded from that folder") as refused:
         models.load(cfg, "eager", "en", "cpu", None)
     assert refused.value.exit_code == ExitCode.INPUT
+
+
+def test_a_model_of_english_only_is_not_told_another_language(tmp_path: Path) -> None:
+    for file in CHECKPOINT.iterdir():
+        shutil.copy(file, tmp_path)
+    rules = tmp_path / "generation_config.json"
+    rules.write_text(json.dumps(json.loads(rules.read_text()) | {"is_multilingual": False}))
+    cfg = OmegaConf.create({"name": str(tmp_path), "source": "pretrained", "new_tokens": None})
+    assert models.load(cfg, "sdpa", "en", "cpu", None).language is None
+    with pytest.raises(UserError, match=r"audio\.language=de, but this model is English only"):
+        models.load(cfg, "sdpa", "de", "cpu", None)
 
 
 def test_an_unspoken_language_is_refused_with_the_spoken_ones(configure: Callable[..., DictConfig]) -> None:
