@@ -135,8 +135,8 @@ class Transcription:
         if options.speculate.how != "scripted":
             return lambda number, features, clock: loop.decode(features, clock)
         self._notes.append(
-            f"proposals are scripted: a seeded pattern has {options.speculate.acceptance:.0%} of them "
-            "accepted, whatever the draft says, which computes as many"
+            f"proposals are scripted: a seeded pattern is to have {options.speculate.acceptance:.0%} of them "
+            "accepted (`acceptance` says how many were), whatever the draft says, which computes as many"
         )
         clock = PhaseClock(HostTimer(), SilentAnnotator())
         known = [loop.learn(self._log_mel(pcm, clock)) for pcm in self._batches]
