@@ -12,18 +12,33 @@ import torch
 
 from benchmarks import decode_attention, decoder_step, int8_gemv, replays, topk
 from harness.errors import ExitCode
+from kernels.fused_topk import reference
 
 
 @pytest.mark.parametrize("timestamps", [False, True])
+@pytest.mark.parametrize("k", [1, 4])
 @pytest.mark.gpu
-def test_both_sides_choose_the_same(timestamps: bool) -> None:
-    case = topk.Case(5, 4, timestamps)
+def test_both_sides_choose_the_same(k: int, timestamps: bool) -> None:
+    case = topk.Case(5, k, timestamps)
     case.fused()
     ids, logprobs = case.ids.clone(), case.logprobs.clone()
     case.unfused()
     torch.testing.assert_close(case.logprobs, logprobs, rtol=1e-5, atol=1e-5)
     # of equal logits topk may take any
     assert torch.equal(case.logits.gather(1, case.ids), case.logits.gather(1, ids))
+
+
+@pytest.mark.parametrize("k", [1, 4])
+def test_torch_chooses_without_sorting_where_one_is_wanted(k: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(topk, "DEVICE", "cpu")
+    case = topk.Case(5, k, timestamps=False)
+    called = []
+    sort = torch.Tensor.topk
+    monkeypatch.setattr(torch.Tensor, "topk", lambda *given: (called.append(1), sort(*given))[1])
+    case.unfused()
+    assert len(called) == (k > 1)
+    given = (case.logits, case.history, case.positions, case.begin, case.rules, k)
+    torch.testing.assert_close(case.logprobs, reference(*given)[1])
 
 
 def test_the_table_names_the_ratio() -> None:
