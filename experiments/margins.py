@@ -14,12 +14,11 @@ def margins(loaded: LoadedModel, features: torch.Tensor, tokens: list[int]) -> l
 
     One teacher-forced pass of the transformers model, whichever decoder chose the tokens: where two decoders
     part, a margin near the rounding of the dtype says that either choice was as good. The last margin is that
-    of the end token (absent where the decoder's positions are used up).
+    of the end token.
     features: [1, n_mels, 3000].
     """
     prompt = len(loaded.prompt)
     ids = torch.tensor([[*loaded.prompt, *tokens]], device=features.device)
-    ids = ids[:, : loaded.model.config.max_target_positions]
     # Any kernel that repeats itself will do: what `attention` holds a decode step to is not at stake here.
     with kernels("sdpa", features.device.type):
         logits = loaded.model(features, decoder_input_ids=ids).logits[0, prompt - 1 :].float()

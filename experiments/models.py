@@ -78,26 +78,27 @@ def load(
         model, tokenizer = _pretrained(cfg.get("path") or cfg["name"], implementation(attention))
     model = model.to(device=device, dtype=dtype).eval()
     rules = model.generation_config
+    prompt = _prompt(rules, language)
     return LoadedModel(
         model=model,
         tokenizer=tokenizer,
         name=str(cfg["name"]),
         language=language if getattr(rules, "is_multilingual", False) else None,
-        prompt=_prompt(rules, language),
+        prompt=prompt,
         end=int(model.config.eos_token_id),
         suppress=tuple(rules.suppress_tokens or ()),
         begin_suppress=tuple(rules.begin_suppress_tokens or ()),
-        new_tokens=_new_tokens(cfg, max_new_tokens, model.config.max_target_positions),
+        new_tokens=_new_tokens(cfg, max_new_tokens, model.config.max_target_positions, len(prompt)),
     )
 
 
-def _new_tokens(cfg: Mapping[str, Any], wanted: int | None, positions: int) -> int | None:
+def _new_tokens(cfg: Mapping[str, Any], wanted: int | None, positions: int, prompt: int) -> int | None:
     count = wanted if wanted is not None else cfg["new_tokens"]
-    room = positions - 4
+    room = positions - prompt
     if count is not None and not 2 <= count <= room:
         raise UserError(
             f"max_new_tokens={count} does not fit {cfg['name']}: its decoder has {positions} positions, "
-            "4 of them taken by the prompt",
+            f"{prompt} of them taken by the prompt",
             f"max_new_tokens= 2 to {room}",
         )
     return count

@@ -190,6 +190,11 @@ def _refuse_with_fused(options: Options) -> None:
             "way, so that it would only be the encoder's",
             "attention=sdpa, or decoder=static",
         )
+    if options.attention == "kernel":
+        raise UserError(
+            "attention=kernel has no effect with decoder=fused, whose kernels attend anyway",
+            "attention=sdpa, or decoder=static",
+        )
     if options.graphs == "compile":
         raise UserError(
             "graphs.how=compile can't be combined with decoder=fused: its kernels leave nothing to compile",

@@ -125,6 +125,7 @@ def test_margins_say_how_far_the_second_choice_was(baseline: Transcription) -> N
         (["attention=flash", "decoder=static"], "attention=sdpa"),
         (["attention=flash", "decoder=fused"], "attention=sdpa"),
         (["attention=eager", "decoder=fused"], "attention=sdpa, or decoder=static"),
+        (["attention=kernel", "decoder=fused"], "attention=sdpa, or decoder=static"),
         (["graphs.how=compile", "decoder=fused", "attention=sdpa"], "graphs.how=manual"),
         (["quantize=float8", "decoder=fused", "attention=sdpa"], "quantize=int8"),
         (["loop=device", "decoder=static"], "graphs.how=manual"),

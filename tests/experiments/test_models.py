@@ -80,6 +80,19 @@ def test_a_model_of_english_only_is_not_told_another_language(tmp_path: Path) ->
     assert models.load(cfg, "sdpa", "en", "cpu", None).language is None
     with pytest.raises(UserError, match=r"audio\.language=de, but this model is English only"):
         models.load(cfg, "sdpa", "de", "cpu", None)
+    assert models.load(cfg, "sdpa", "en", "cpu", 446).new_tokens == 446, "whose prompt takes two positions"
+
+
+def test_more_tokens_than_the_decoder_has_positions_for_are_refused(
+    configure: Callable[..., DictConfig],
+) -> None:
+    cfg = configure("baseline").model
+    loaded = models.load(cfg, "sdpa", "en", "cpu", 444)
+    assert len(loaded.prompt) + 444 == loaded.model.config.max_target_positions
+    told = r"max_new_tokens=445 does not fit .* 448 positions, 4 of them"
+    with pytest.raises(UserError, match=told) as refused:
+        models.load(cfg, "sdpa", "en", "cpu", 445)
+    assert refused.value.hint == "max_new_tokens= 2 to 444"
 
 
 def test_an_unspoken_language_is_refused_with_the_spoken_ones(configure: Callable[..., DictConfig]) -> None:
