@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import pynvml
 import pytest
 import torch
 from omegaconf import DictConfig
@@ -120,3 +121,25 @@ def test_what_is_unknown_gives_no_floor(least: dict[str, float], gpu: dict[str, 
 def test_the_peak_bandwidth_of_an_h200() -> None:
     assert environment._peak_bandwidth(3201, 6016) == pytest.approx(4.814e12, rel=1e-3)
     assert environment._peak_bandwidth(None, 6016) is None and environment._peak_bandwidth(3201, None) is None
+
+
+def test_a_run_names_the_gpu_that_it_sees_and_its_clocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two GPUs CUDA_VISIBLE_DEVICES shows the second; `handle` is its number."""
+    clocks = {pynvml.NVML_CLOCK_SM: 1980, pynvml.NVML_CLOCK_MEM: 3201}
+    nvml: dict[str, Callable[..., Any]] = {
+        "nvmlInit": lambda: None,
+        "nvmlShutdown": lambda: None,
+        "nvmlDeviceGetHandleByIndex": lambda index: index,
+        "nvmlDeviceGetName": lambda handle: ["A100", "H200"][handle],
+        "nvmlDeviceGetMaxClockInfo": lambda handle, clock: clocks[clock],
+        "nvmlDeviceGetClockInfo": lambda handle, clock: clocks[clock] - 1,
+        "nvmlDeviceGetMemoryBusWidth": lambda handle: 6016,
+    }
+    for name, answer in nvml.items():
+        monkeypatch.setattr(pynvml, name, answer)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1,0")
+    found = environment.gpu()
+    assert found is not None and found["name"] == "H200"
+    assert found["clocks_mhz"] == {"sm": 1979, "memory": 3200}
+    assert found["max_clocks_mhz"] == {"sm": 1980, "memory": 3201}
+    assert found["memory_bandwidth_bps"] == pytest.approx(4.814e12, rel=1e-3)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from harness.phases import DECODE, DECODE_STEP, ENCODE, PhaseClock
+from harness import digest
+from harness.phases import DECODE, DECODE_STEP, ENCODE, TOKENS, PhaseClock
 
 
 class CountingTimer:
@@ -74,3 +75,23 @@ def test_phases_that_cross_are_refused(clock: PhaseClock) -> None:
         clock.end(DECODE)
     with pytest.raises(ValueError, match="still open"):
         clock.take()
+
+
+def test_what_a_trace_has_per_step_becomes_per_token_by_what_was_counted() -> None:
+    """Rounds of a draft: 4 steps gave 10 tokens, in 2 decode phases of 25 bytes each."""
+    one = {"phases": {DECODE: [8], DECODE_STEP: [4, 4]}, "counts": {TOKENS: 5}}
+    child = {"iterations": [one, one]}
+    traced = {"kernels_per_token": 350.0, "busy_ms_per_token.low": 1.0, "kernels": 1400.0}
+    assert digest.by_token(traced, child) == {
+        "kernels_per_token": 140.0, "busy_ms_per_token.low": 0.4, "kernels": 1400.0
+    }  # fmt: skip
+    assert digest.bytes_per_token({"decode.bytes_per_phase": 25.0}, child) == {"decode.bytes_per_token": 5.0}
+
+
+def test_without_counted_tokens_or_steps_nothing_is_per_token_by_guess() -> None:
+    traced = {"kernels_per_token": 350.0}
+    uncounted = {"iterations": [{"phases": {DECODE: [8], DECODE_STEP: [4, 4]}}]}
+    stepless = {"iterations": [{"phases": {DECODE: [8]}, "counts": {TOKENS: 5}}]}
+    assert digest.by_token(traced, uncounted) == digest.by_token(traced, stepless) == traced
+    for child in (uncounted, None):
+        assert digest.bytes_per_token({"decode.bytes_per_phase": 25.0}, child) == {}

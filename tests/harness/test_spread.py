@@ -60,6 +60,6 @@ def test_a_verdict_has_the_units_of_its_expectation() -> None:
 def test_bytes_of_a_loop_are_set_against_the_time_that_it_takes_without_a_profiler() -> None:
     sampled = {"decode.dram_gbps": 1000.0, "decode.dram_share": 0.25, "decode.bytes_per_token": 3e8}
     said = memory_sentence(sampled | {"ms_per_token": 0.2, "metrics_overhead": 0.5})
-    assert "took 50.0% longer): a token moves 300 MB" in said
+    assert "took 50.0% longer): a token moves 300 MB; DRAM is at 1,000 GB/s, " in said
     assert "25.0% of its peak there, and 37.5% at the pace" in said, "300 MB in 0.2 ms of 4,000 GB/s"
     assert "a decode step moves 320 MB; DRAM" in memory_sentence(sampled | {"decode.bytes_per_step": 3.2e8})

@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 
 from harness.errors import ExitCode, UserError
+from harness.metrics import source_of
 from harness.record import Record, write_json
-from harness.results import replace_between_marks
+from harness.results import left_out, newest_per_scope, origin, replace_between_marks
 from harness.store import MIGRATIONS, Store
 from tests.harness.cli import ROOT, call
 
@@ -175,6 +176,47 @@ def test_the_table_says_where_runs_were_repeated_differently_or_is_silent(output
     for path in (one, two):
         path.unlink()
     assert "medians" not in results(outputs.parent, "table", "--markdown").stdout
+
+
+def finished(scope: str, started: str, **others: Any) -> dict[str, Any]:
+    about = {"machine": "H200", "inputs": "1", "model": "small", "tokens_match": None, "status": "finished"}
+    code = {"commit": "1a2b3c4d", "dirty": 0, "word_errors": None}
+    return about | code | {"scope": scope, "started_utc": f"{started}T120000Z"} | others
+
+
+def test_only_runs_of_the_newest_ones_inputs_and_machine_share_a_table() -> None:
+    """The inputs are audio and number of tokens, too: a model of the same name alone makes runs not alike."""
+    runs = [
+        finished("flash", "20261120"),
+        finished("baseline", "20261121", inputs="2"),
+        finished("graphs", "20261122", machine="A100"),
+        finished("int8", "20261123", status="failed"),
+        finished("flash", "20261124", tokens_match="{}"),
+        finished("baseline", "20261125"),
+    ]
+    assert newest_per_scope(runs) == [runs[5], runs[4]], "what is compared with no other comes first"
+    said = "not shown: 2 runs with other inputs or of another machine (models: small)"
+    assert left_out(runs, runs[5]) == said
+
+
+def test_a_table_names_the_first_and_the_last_day_and_all_states_of_the_code() -> None:
+    runs = [finished("a", "20261122"), finished("b", "20261201", dirty=1), finished("c", "20261129")]
+    assert origin(runs) == "H200, small, 2026-11-22 to 2026-12-01, 1a2b3c4, 1a2b3c4+changes"
+    assert origin(runs[:1]) == "H200, small, 2026-11-22, 1a2b3c4"
+
+
+@pytest.mark.parametrize(
+    ("source", "metrics"),
+    [
+        ("measured", ["ms_per_token", "encode_ms.p25", "wer", "acceptance", "speedup", "decode.floor_ratio"]),
+        ("traced", ["idle_share", "decode.gap_median_us", "kernels_per_token", "busy_ms_per_token.low"]),
+        ("sampled", ["encode.dram_gbps", "decode.dram_share", "decode.bytes_per_step",
+                     "decode.bytes_per_phase", "decode.bytes_per_token"]),
+        ("both", ["profiling_overhead", "metrics_overhead"]),
+    ],
+)  # fmt: skip
+def test_the_database_knows_which_process_a_metric_comes_from(source: str, metrics: list[str]) -> None:
+    assert {name: source_of(name) for name in metrics} == dict.fromkeys(metrics, source)
 
 
 def test_a_readme_without_a_place_is_left_alone(tmp_path: Path) -> None:

@@ -83,6 +83,7 @@ def test_the_sentence_names_the_place_and_the_margin() -> None:
     match = compare_tokens([transcript([1, 2, 3])], [transcript([1, 2, 4])], "baseline/1")
     sentence = tokens_sentence("baseline", match)
     assert "baseline/1" in sentence and "position 2" in sentence and "margin there: 0.5" in sentence
+    assert match["first_difference"]["tokens"] == [3, 4], "its own, then those of the run compared with"
 
 
 def test_other_windows_are_not_compared() -> None:
