@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 
 def duration(ns: float, digits: int = 2) -> str:
     """A time in the unit that suits it, like 320 ns, 25 µs or (with three digits) 13.8 ms."""
@@ -12,7 +14,10 @@ def duration(ns: float, digits: int = 2) -> str:
 
 
 def significant(value: float, digits: int = 3) -> str:
-    """A number with this many digits, whole digits kept: 6.91, 746, 12,294, and 0.93 for less than 1."""
+    """A number with this many digits, whole digits kept: 6.91, 746, 12,294; with one less below 1: 0.93, and
+    0.0042, for what is more than nothing is never 0.00."""
+    if 0 < value < 0.1:
+        return f"{value:.{digits - 2 - math.floor(math.log10(value))}f}"
     whole = len(str(int(value))) if value >= 1 else 1
     return f"{value:,.{max(digits - whole, 0)}f}"
 

@@ -185,7 +185,7 @@ def test_a_row_has_one_unit(loop: tuple[Trace, Account]) -> None:
     by_token = replace(one, units=99, tokens=True)
     words = Page(html.render(html.Report("t", "h", [steps, by_token]))).words
     assert "Where the time went, in ms per token" in words
-    assert re.search(r"launch calls per token\s*400\s*0.011 for 99 tokens", words)
+    assert re.search(r"launch calls per token\s*400\s*0.0101 for 99 tokens", words)
     assert "with the gaps inside the graphs of loop counted as work. loop launches 1 graph for 99" in words
     assert html.figures(by_token, {})["launch calls for 99 tokens"] == "1"
 

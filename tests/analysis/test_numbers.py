@@ -12,7 +12,7 @@ from analysis import Account, Trace, account
 from analysis.headline import fastest, headline
 from analysis.latency import latency_metrics, steps_ms
 from analysis.metrics import metrics
-from analysis.units import percent
+from analysis.units import percent, significant
 
 
 def iteration(encode_ms: float, steps_ms: list[float], total_ms: float) -> dict[str, object]:
@@ -134,6 +134,15 @@ def test_the_headline_does_not_take_a_whole_graph_for_one_without_gaps(loop: tup
 )
 def test_a_small_share_is_not_rounded_to_nothing(share: float, said: str) -> None:
     assert percent(share) == said
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [(0, "0.00"), (0.00419, "0.0042"), (0.037, "0.037"), (0.0996, "0.100"), (0.934, "0.93"), (6.914, "6.91"),
+     (746.2, "746"), (12294.3, "12,294")],
+)  # fmt: skip
+def test_a_small_time_is_not_rounded_to_nothing(value: float, said: str) -> None:
+    assert significant(value) == said
 
 
 def test_the_fastest_is_named_with_its_distance_from_the_first() -> None:
