@@ -176,6 +176,21 @@ def test_a_gap_is_shaded_piece_by_piece_in_the_timeline(eager: tuple[Trace, Acco
     assert all(f"gap: {CAUSE_LABEL[cause]}" in labels for cause in view.parts["cause"].unique())
 
 
+def test_the_step_that_is_drawn_is_the_one_of_median_duration(tmp_path: Path) -> None:
+    """Steps of 30, 90, 50, 70 and 10 µs; the first of them, the shortest and the longest are not typical."""
+    export = Export()
+    export.domain("harness")
+    export.range("iter", 0, 500_000)
+    for number, length_us in enumerate((30, 90, 50, 70, 10)):
+        start = 100_000 * number
+        export.range("decode.step", start, start + 1_000 * length_us)
+        export.call(start, start + 1_000, number)
+        export.kernel(start + 2_000, start + 4_000, number)
+    with Trace.open(export.write(tmp_path / "t.sqlite")) as trace:
+        view = typical_step(trace, account(trace))
+    assert view is not None and (view.among, view.start_ns, view.span_ns) == (5, 200_000, 50_000)
+
+
 def test_of_several_gpus_the_busiest_is_drawn_and_averages_are_told(tmp_path: Path) -> None:
     """A step of 100 µs: GPU 0 works 30 and then 10 µs, GPU 3 10 µs."""
     export = Export()

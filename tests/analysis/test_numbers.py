@@ -12,6 +12,7 @@ from analysis import Account, Trace, account
 from analysis.headline import fastest, headline
 from analysis.latency import latency_metrics, steps_ms
 from analysis.metrics import metrics
+from analysis.step_metrics import step_metrics
 from analysis.units import percent, significant
 
 
@@ -74,7 +75,9 @@ def test_the_tail_is_that_of_single_steps_not_of_iterations() -> None:
     assert latency_metrics([]) == {}
 
 
-def test_trace_metrics(tmp_path: Path) -> None:
+@pytest.fixture
+def two_steps(tmp_path: Path) -> Path:
+    """In a window of 100 µs two steps of three kernels, 2 µs each, launched every 10 µs."""
     export = Export()
     export.domain("harness")
     export.range("iter", 0, 100_000)
@@ -85,17 +88,52 @@ def test_trace_metrics(tmp_path: Path) -> None:
             at, correlation = start + 10_000 * kernel, 3 * step + kernel
             export.call(at, at + 1_000, correlation)
             export.kernel(at + 2_000, at + 4_000, correlation)
-    with Trace.open(export.write(tmp_path / "t.sqlite")) as trace:
+    return export.write(tmp_path / "t.sqlite")
+
+
+def test_trace_metrics(two_steps: Path) -> None:
+    with Trace.open(two_steps) as trace:
         found = metrics(account(trace))
     assert found["kernels"] == found["decode.step.kernels"] == 6
     assert found["kernels_per_token"] == 3
     assert found["idle_share"] == pytest.approx(0.88)
     assert found["gap_median_us"] == 8
+    assert found["gap_p90_us"] == pytest.approx(14), (
+        "of 8, 8, 8, 8 and 18, and not of those at the window's ends"
+    )
+    assert found["decode.step.gap_p90_us"] == pytest.approx(15), "the first step's work ended one of 12, too"
     inner = 4 * 8_000 + 18_000
     assert found["launch_gap_share"] == 1  # no gap that the host is not to blame for
     assert found["idle_share_launch"] == pytest.approx(6 * 2_000 / 100_000)
     assert found["idle_share_host"] == pytest.approx(found["idle_share"] - found["idle_share_launch"])
     assert found["decode.step.idle_share"] == pytest.approx((inner + 12_000) / (inner + 12_000 + 12_000))
+
+
+def test_the_headlines_shares_and_times_are_those_of_the_phase(two_steps: Path) -> None:
+    """The steps' work ended gaps of 62 µs, 12 of them launches, and took 12: 74 µs in two steps."""
+    with Trace.open(two_steps) as trace:
+        assert headline(account(trace)) == (
+            "The GPU idles 84% of the decode steps: 81% of that is host code between CUDA calls; a decode "
+            "step takes 3 kernels and 0.037 ms while traced"
+        )
+
+
+def test_an_interval_lies_around_the_metric_that_it_is_of(tmp_path: Path) -> None:
+    """A kernel launched between two steps counts for the interval's repetition, and for no step's kernels."""
+    export = Export()
+    export.domain("harness")
+    export.range("decode", 0, 800)
+    for step in range(8):
+        export.range("decode.step", 100 * step, 100 * step + 50)
+        for kernel, at in enumerate((100 * step, 100 * step + 60)):
+            export.call(at, at + 5, 2 * step + kernel)
+            export.kernel(at + 10, at + 20, 2 * step + kernel)
+    with Trace.open(export.write(tmp_path / "t.sqlite")) as trace:
+        acc = account(trace)
+        found = metrics(acc)
+        limits = step_metrics(trace, acc, found)
+    assert found["kernels_per_token"] == 1
+    assert limits["kernels_per_token.low"] == limits["kernels_per_token.high"] == 1
 
 
 def test_a_trace_without_gpu_work_gives_no_gpu_metrics(tmp_path: Path) -> None:
@@ -153,6 +191,8 @@ def test_the_fastest_is_named_with_its_distance_from_the_first() -> None:
     assert fastest({"baseline": 7.0, "flash": 5.0}, {"baseline": (2, 12), "flash": (1, 9)}) == (
         "flash: 5.00 ms per token against 7.00 of baseline, a difference within the noise"
     )
+    noise = dict.fromkeys(("baseline", "graphs", "flash"), (1, 12))
+    assert fastest({"baseline": 7.0, "graphs": 6.0, "flash": 5.0}, noise).startswith("flash: 5.00 ms")
     limits = {"baseline": (6.9, 7.1), "flash": (1, 9), "graphs": (5.9, 6.1)}
     assert fastest({"baseline": 7.0, "flash": 5.0, "graphs": 6.0}, limits).startswith("graphs: 6.00 ms"), (
         "what is only nominally faster is not the finding"
