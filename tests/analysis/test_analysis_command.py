@@ -6,9 +6,11 @@ import io
 import json
 import lzma
 import os
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -158,6 +160,40 @@ def test_json_has_the_quantiles_of_gaps_that_the_table_has(tmp_path: Path) -> No
         one["name"]: (one["gap_median_ns"], one["gap_p90_ns"]) for one in json.loads(done.stdout)["phases"]
     }
     assert found == {"busy": (26_000, 26_000), "idle": (None, None)}
+
+
+def test_json_has_the_quantiles_of_a_devices_gaps_and_null_for_an_unknown_peak(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Gaps of 1, 2, … 100 ns between kernels of 10 ns."""
+    export, now = Export(), 0
+    for number in range(101):
+        export.kernel(now + number, now + number + 10, number)
+        now += number + 10
+    path = export.write(tmp_path / "t.sqlite")
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("CREATE TABLE TARGET_INFO_GPU (id, name, memoryBandwidth, smCount)")
+        database.execute("INSERT INTO TARGET_INFO_GPU VALUES (0, 'GPU', 0, 0)")
+        database.commit()
+    assert main([str(path), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    gaps = found["devices"][0]["gaps"]
+    assert gaps["count"] == 100
+    assert [gaps[f"{name}_ns"] for name in ("median", "p90", "p99")] == pytest.approx([50.5, 90.1, 99.01])
+    assert found["trace"]["gpus"] == [{"id": 0, "name": "GPU", "peak_gbps": None, "sms": None}]
+
+
+def test_the_tables_count_kernels_apart_and_give_causes_of_the_idle_time(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """82 µs from the first kernel to the end of the last; in two gaps of 26 µs 20 of the host's own code."""
+    export = launches("k")
+    export.memset(26_000, 30_000, 0, stream=8)
+    assert main([str(export.write(tmp_path / "t.sqlite")), "--no-plots"]) == 0
+    rows = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert "0 0.08 0.03 0.05 63.4% 3 1" in rows
+    assert "host the launching thread was in its own code 0.04 76.9% 2" in rows
+    assert "launch in the launch call, or on the way to the device 0.01 23.1% 0" in rows
 
 
 def test_export_for_perfetto(recorded: Recorded, tmp_path: Path) -> None:
