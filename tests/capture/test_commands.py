@@ -206,6 +206,32 @@ def test_nsys_run_knows_a_program_without_its_dashes() -> None:
     assert done.returncode == 2 and "try: ./nsys-run.sh -- python3 prog.py" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("given", "becomes"),
+    [
+        ("+scope=baseline model=tiny_random", "harness +scope=baseline model=tiny_random capture=nsys"),
+        ("-m +scope=baseline,flash", "harness -m +scope=baseline,flash capture=nsys"),
+        ("--graphs graph -- prog -m x=1", "harness.profile --cwd {here} --graphs graph -- prog -m x=1"),
+        ("--gpu-metrics auto", "harness.profile --cwd {here} --gpu-metrics auto"),
+    ],
+)
+def test_nsys_run_insists_on_nsys_for_scopes_and_hands_programs_on(
+    given: str, becomes: str, tmp_path: Path
+) -> None:
+    """In a folder of its own, whose Python says what it is asked for, and ends with 7."""
+    project, here = tmp_path / "project", tmp_path / "here"
+    (project / ".venv/bin").mkdir(parents=True)
+    here.mkdir()
+    shutil.copy(ROOT / "nsys-run.sh", project)
+    (project / ".venv/bin/python").write_text('#!/bin/sh\necho "$@"\necho "$PYTHONPATH"\nexit 7\n')
+    (project / ".venv/bin/python").chmod(0o755)
+    line, environment = [project / "nsys-run.sh", *given.split()], os.environ | {"PYTHONPATH": "mine"}
+    done = subprocess.run(line, cwd=here, env=environment, capture_output=True, text=True)
+    assert done.returncode == 7 and not done.stderr
+    path = "mine" if "profile" in becomes else f"{project}:mine"
+    assert done.stdout.splitlines() == [f"-m {becomes.format(here=here)}", path]
+
+
 @pytest.mark.nsys
 def test_nsys_run_profiles_where_the_user_is(real_nsys: Path, tmp_path: Path) -> None:
     """In a copy of the project, since what it records goes to the project's outputs/."""
