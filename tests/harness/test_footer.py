@@ -30,6 +30,8 @@ def test_a_run_names_its_own_costs() -> None:
     _, traced, sampled = notes({"x": record(profiling_overhead=0.04, metrics_overhead=-0.044)})
     assert "4.0% longer, so idle shares are somewhat larger" in traced
     assert "took 4.4% less time." in sampled
+    for cost, effect in ((0.011, "somewhat larger"), (0.1, "somewhat larger"), (0.11, "larger")):
+        assert f"idle shares are {effect} than" in notes({"x": record(profiling_overhead=cost)})[1]
     _, traced, _ = notes({"x": record(profiling_overhead=-0.004)})
     assert "0.4% less time, so idle shares are about those without it." in traced
 

@@ -85,3 +85,20 @@ def test_runs_that_had_nothing_to_show_have_no_line() -> None:
     ]
     assert lines[0].tokens.endswith("80.00% equal") and lines[1].tokens == "identical"
     assert not page.of_run(runs[0], PUBLISHED, None).hypotheses
+
+
+def test_a_page_says_what_a_run_was_made_on_and_how() -> None:
+    record = run_of("baseline")
+    gpu = {"name": "NVIDIA H200", "memory_bytes": 140 * 2**30, "driver": "580.9", "cuda": 12040}
+    cpu = {"model": "Xeon", "cores": 16, "memory_bytes": 96 * 2**30}
+    record = replace(
+        record,
+        environment=record.environment | {"gpu": gpu, "cpu": cpu},
+        metrics={"profiling_overhead": 0.443, "metrics_overhead": -0.04},
+    )
+    about = dict(page.environment(record, PUBLISHED / record.id))
+    assert about["GPU"] == "NVIDIA H200, 140 GiB, driver 580.9, CUDA 12.4"
+    assert about["CPU"] == "Xeon, 16 cores, 96 GiB"
+    assert about["Measured"] == "15 iterations after 3 of warm-up"
+    assert about["Profiler's cost"] == "a token takes 44.3% longer while traced"
+    assert about["GPU metrics"] == "recorded apart, with tokens that take 4.0% less time"

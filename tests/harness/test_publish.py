@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from analysis import trim
 from harness.errors import UserError
-from harness.publish import publish
+from harness.publish import _trim_metrics, publish
 from harness.store import Store
 from tests.harness.cli import ROOT, Command, call
 
@@ -140,3 +141,25 @@ def test_a_folder_is_not_published_into_itself(outputs: Path, tmp_path: Path, in
     with pytest.raises(UserError, match="not two folders apart"):
         publish(outputs, tmp_path / into)
     assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("stepped", "first", "longer", "kept"),
+    [
+        (True, 60_000, 290_000, "decode.step:40"),
+        (True, 60_000, 310_000, "decode.step:4"),  # which would not fit
+        (True, 160_000, 290_000, "decode.step:4"),
+        (False, 60_000, 290_000, "iter:1"),
+    ],
+)
+def test_a_longer_recording_with_metrics_is_kept_where_it_is_small_enough(
+    stepped: bool, first: int, longer: int, kept: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def shortened(export: Path, out: Path, until: str) -> None:
+        size = longer if until == "decode.step:40" else first
+        out.write_bytes(until.encode().ljust(size))
+
+    monkeypatch.setattr(trim, "trim", shortened)
+    _trim_metrics(tmp_path / "metrics.sqlite", tmp_path / "metrics.sqlite.xz", stepped)
+    (file,) = tmp_path.iterdir()
+    assert file.name == "metrics.sqlite.xz" and file.read_text().strip() == kept

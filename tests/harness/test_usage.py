@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from harness import usage
+from harness import settings, usage
+from harness.errors import UserError
 from tests.harness.cli import Command
 
 BAD_USAGE = {
@@ -117,3 +118,22 @@ def test_an_unexpected_error_before_a_run_is_one_message_and_keeps_its_traceback
     assert str(log) in done.stderr and len(done.stderr.splitlines()) == 2
     assert "Traceback" in log.read_text()
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("rule", "good", "bad"),
+    [
+        (settings.POSITIVE, [0.5, 3], [0, -1, True, "3", None]),
+        (settings.whole(2), [2, 3], [1, 2.0, True, "2", None]),
+        (settings.whole(2).or_null(), [2, None], [1]),
+        (settings.FLAG, [True, False], [0, "true", None]),
+        (settings.one_of("a", "b"), ["a"], ["c", "ab", None]),
+        (settings.FOLDER, ["a/b"], ["", 5, None]),
+    ],
+)
+def test_which_values_a_rule_takes(rule: settings.Rule, good: list[object], bad: list[object]) -> None:
+    for value in good:
+        settings.check({"key": value}, {"key": rule})
+    for value in bad:
+        with pytest.raises(UserError, match=f"is not {rule.valid}"):
+            settings.check({"key": value}, {"key": rule})

@@ -109,6 +109,20 @@ def test_no_rate_is_one_sentence() -> None:
     assert word_error_lines(found) == "Words: no error rate: the references hold no words."
 
 
+def test_each_kind_of_error_has_its_own_number() -> None:
+    found = {
+        "wer": 0.0625, "cer": 0.031, "words": 1600, "clips": 1, "library": "jiwer", "normalizer": "N",
+        "substitutions": 60, "deletions": 30, "insertions": 10, "clips_without_reference": 0,
+        "worst": [{"source": "a.wav", "errors": 7, "words": 40, "alignment": "REF: …"}],
+    }  # fmt: skip
+    assert word_error_lines(found).splitlines() == [
+        "Words: 6.25% WER, 3.10% CER over 1,600 words of 1 clip (jiwer, N): substitutions 60, deletions 30, "
+        "insertions 10.",
+        "a.wav (errors 7, words 40)",
+        "REF: …",
+    ]
+
+
 def test_tokens_that_end_earlier_have_no_margin() -> None:
     difference = {"position": 3, "margin": None}
     match = {"identical": False, "first_difference": difference, "agreement": 0.99, "positions": 300}
