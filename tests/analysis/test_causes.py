@@ -186,3 +186,17 @@ def test_a_long_wait_that_nothing_explains_is_not_called_dispatch(
         export.call(correlation * 10, correlation * 10 + 5, correlation)
         export.kernel(start, start + 100, correlation)
     assert analyse(export).gaps["cause"].tolist() == [cause]
+
+
+@pytest.mark.parametrize(("lost", "said"), [(1, False), (2, True)])
+def test_more_than_a_hundredth_of_work_without_a_launch_call_is_worth_a_warning(
+    lost: int, said: bool, tmp_path: Path
+) -> None:
+    export = Export()
+    for number in range(100):
+        export.kernel(100 * number + 20, 100 * number + 60, number)
+        if number >= lost:
+            export.call(100 * number, 100 * number + 10, number)
+    with Trace.open(export.write(tmp_path / "t.sqlite")) as trace:
+        found = account(trace).warnings
+    assert any(f"{lost} of 100 pieces of work have no launch call" in one for one in found) is said

@@ -9,7 +9,8 @@ import pytest
 from runs_on_disk import write_run
 
 from analysis.__main__ import main
-from analysis.comparison.limits import FINE, NOISY, REGRESSION, Side, parse
+from analysis.comparison.limits import FINE, NOISY, REGRESSION, Limit, Outcome, Side, parse
+from analysis.comparison.numbers import Change
 from analysis.statistics import Estimate
 
 METRICS = {
@@ -91,6 +92,20 @@ def test_how_much_a_metric_may_fall(gate: Gate, limit: str, now: dict[str, float
 )
 def test_a_fall_is_judged_like_a_rise(measured: Estimate, expected: str) -> None:
     assert parse("acceptance=-5pt", Side.MIN).judge(measured) == expected
+
+
+@pytest.mark.parametrize(
+    ("limit", "noticed"),
+    [(parse("acceptance=-5pt", Side.MIN), -0.05 - 0.01), (parse("idle_share=+5pt"), 0.05 + 0.03)],
+)
+def test_the_smallest_change_that_counts_lies_beyond_the_limit_by_the_noise(
+    limit: Limit, noticed: float
+) -> None:
+    """−0.04, between −0.07 and −0.03: a fall counts once the upper end is beyond the limit, a rise once the
+    lower end is."""
+    delta = Estimate(-0.04, -0.07, -0.03, 20)
+    change = Change(limit.metric, delta, delta, delta, delta, "iterations")
+    assert Outcome(limit, change, FINE).noticeable == pytest.approx(noticed)
 
 
 @pytest.mark.parametrize(
