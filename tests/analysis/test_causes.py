@@ -21,6 +21,7 @@ from analysis.accounting import causes
 from analysis.accounting.causes import CAUSE_COLUMNS
 
 Analyse = Callable[..., Account]
+REAL_LIMIT_NS = causes.DISPATCH_LIMIT_NS
 # No `explain`: it takes as long again as shrinking, and an oracle has said what is wrong.
 phases = (Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink)
 shared = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
@@ -200,3 +201,20 @@ def test_more_than_a_hundredth_of_work_without_a_launch_call_is_worth_a_warning(
     with Trace.open(export.write(tmp_path / "t.sqlite")) as trace:
         found = account(trace).warnings
     assert any(f"{lost} of 100 pieces of work have no launch call" in one for one in found) is said
+
+
+@pytest.mark.parametrize(
+    ("gap_ns", "context", "cause"),
+    [(20_000, 1, "dispatch"), (20_001, 1, "unknown"), (20_000, 2, "dependency"), (20_001, 2, "dependency")],
+)
+def test_work_launched_in_time_is_dispatched_within_20_us_of_its_own_stream(
+    gap_ns: int, context: int, cause: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Streams of one number in two contexts are two streams."""
+    monkeypatch.setattr(causes, "DISPATCH_LIMIT_NS", REAL_LIMIT_NS)
+    export = Export()
+    for number, (start, owner) in enumerate(((1_000, 1), (3_000 + gap_ns, context))):
+        export.call(100 * number, 100 * number + 50, number)
+        export.kernel(start, start + 2_000, number, context=owner)
+    with Trace.open(export.write(tmp_path / "t.sqlite")) as trace:
+        assert account(trace).gaps[["dur_ns", "cause"]].to_numpy().tolist() == [[gap_ns, cause]]

@@ -7,6 +7,8 @@ import pytest
 from scipy import stats
 
 from analysis import statistics
+from analysis.comparison.numbers import Change
+from analysis.comparison.text import interval
 from analysis.latency import latency_metrics
 from analysis.statistics import (
     MIN_SAMPLES,
@@ -145,3 +147,11 @@ def test_latencies_have_intervals_from_six_iterations_on() -> None:
 def width(found: Estimate) -> float:
     assert found.low is not None and found.high is not None
     return found.high - found.low
+
+
+@pytest.mark.parametrize(
+    ("metric", "between"), [("ms_per_token", "-0.2 to +0.1"), ("idle_share", "-20.00 pt to +10.00 pt")]
+)
+def test_an_interval_is_shown_from_its_lower_end_on(metric: str, between: str) -> None:
+    change = Estimate(-0.05, -0.2, 0.1, 8)
+    assert interval(Change(metric, change, change, change, change, "iterations")) == between

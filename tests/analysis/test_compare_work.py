@@ -13,6 +13,7 @@ from runs_on_disk import write_run, write_trace
 from synthetic_export import Export
 
 from analysis.__main__ import main
+from analysis.comparison import subjects
 
 STEP = {"host_ns": 10_000, "kernels": {"gemm": 10_000}}
 US = 1_000
@@ -233,3 +234,22 @@ def test_other_numbers_of_gpus_make_nothing_faster_or_slower(
         for folder, trace in zip(runs, (a, b), strict=True):
             trace.rename(folder / "trace.sqlite")
         assert compared(*runs, capsys=capsys)["sentence"] == "b is 2.0x faster per token than a (2 → 1 ms)"
+
+
+def test_other_conditions_are_told_apart_from_other_work(tmp_path: Path) -> None:
+    told = []
+    for number, (driver, power) in enumerate((("580.1", 700_000), ("590.2", 600_000))):
+        gpu = {"driver": driver, "power_limit_mw": power}
+        about = {
+            "machine": "H200",
+            "gpu": gpu,
+            "python": f"3.1{number}",
+            "packages": {"torch": f"2.1{number}"},
+        }
+        told.append(write_run(tmp_path / "x" / str(number), [7.0] * 8, environment=about))
+    assert subjects.check(*subjects.recorded_runs(*told), force=False) == [
+        "differs: driver: 580.1 and 590.2",
+        "differs: power limit, mW: 700000 and 600000",
+        "differs: python: 3.10 and 3.11",
+        "differs: torch: 2.10 and 2.11",
+    ]
