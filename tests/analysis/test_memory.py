@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from memory_trace import KERNELS, PERIOD_NS, STEPS, traced
+from synthetic_export import Export
 
 from analysis import Account, Trace, account
-from analysis.memory import Memory, memory, memory_metrics
+from analysis.memory import Memory, memory, memory_metrics, phases
+from analysis.memory.phases import Traffic
 from analysis.memory.roofline import classify
+from analysis.memory.samples import Samples
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +82,62 @@ def test_the_typical_step_has_the_traffic_where_its_kernels_are(known: tuple[Tra
     assert step["busy_share"].between(0, 1 + 1e-9).all()
     assert step["samples"].min() > 10
     assert np.corrcoef(total, step["busy_share"])[0, 1] > 0.5
+
+
+def test_the_typical_step_lasts_as_long_as_the_median_one(known: tuple[Trace, Account, Memory]) -> None:
+    trace, acc, measured = known
+    with Trace.open(trace.path) as again:
+        spans = phases.device_ranges(again, acc)
+    steps = spans[spans["name"] == "decode.step"]
+    time_us = measured.timeline["time_us"].to_numpy()
+    assert np.diff(time_us) == pytest.approx(2 * time_us[0]), "times are the middles of the bins"
+    median_us = (steps["end_ns"] - steps["start_ns"]).median() / 1e3
+    assert time_us[-1] + time_us[0] == pytest.approx(median_us)
+
+
+def test_a_step_of_another_length_is_no_part_of_the_typical_one() -> None:
+    """Five steps of 100 µs at 10% of 1,000 GB/s, and one of 300 at 90%."""
+    start = np.array([0, 100, 200, 300, 600, 700]) * 1_000
+    end = np.append(start[1:], 800_000)
+    steps = {"domain": "harness", "name": "decode.step", "device": 0, "start_ns": start, "end_ns": end}
+    at = np.arange(0, 800_000, PERIOD_NS)
+    read = np.where((at >= 300_000) & (at < 600_000), 90.0, 10.0)
+    values = {"dram_read_pct": read, "dram_write_pct": np.zeros(len(at))}
+    sampled = Samples(0, at, at + PERIOD_NS, PERIOD_NS, values)
+    work = pd.DataFrame({"device": 0, "start_ns": start, "end_ns": end})
+    trace: Any = SimpleNamespace(work=work)
+    found = phases.timeline(pd.DataFrame(steps), trace, {0: Traffic.of(sampled, 0)}, PERIOD_NS, 1_000.0)
+    assert found["dram_read_gbps"].to_numpy() == pytest.approx(100)
+    assert found["samples"].sum() == pytest.approx(50, rel=0.01)
+
+
+def test_samples_that_the_profiler_lost_are_said(
+    known: tuple[Trace, Account, Memory], tmp_path: Path
+) -> None:
+    assert known[2].warnings == []
+    path = traced(tmp_path / "t.sqlite")
+    with closing(sqlite3.connect(path)) as database:
+        for first_ns in (2_000_000, 4_000_000):
+            lost = (first_ns, first_ns + 5 * PERIOD_NS)
+            database.execute("DELETE FROM GPU_METRICS WHERE timestamp BETWEEN ? AND ?", lost)
+        database.commit()
+    with Trace.open(path) as trace:
+        (warning,) = memory(trace, account(trace)).warnings
+    assert warning == "2 holes in the samples of GPU metrics: the profiler lost some"
+
+
+def test_a_kernel_is_starved_by_the_host_and_not_by_the_device(tmp_path: Path) -> None:
+    """`early` waits 50 µs on the device for no reason that the trace knows, `late` 50 for its launch call."""
+    export = Export()
+    for number, (name, called, start) in enumerate(
+        (("first", 0, 1_000), ("early", 100, 61_000), ("late", 119_000, 121_000))
+    ):
+        export.call(called, called + 50, number)
+        export.kernel(start, start + 10_000, number, name=name)
+    with Trace.open(export.write(tmp_path / "t.sqlite")) as trace:
+        kernels = memory(trace, account(trace)).kernels.set_index("name")
+    assert kernels["host_gap_ns"].to_dict() == {"first": 0, "early": 0, "late": 50_000}
+    assert kernels["host_starved"].to_dict() == {"first": False, "early": False, "late": True}
 
 
 def test_metrics_are_those_of_the_decode_step(known: tuple[Trace, Account, Memory]) -> None:

@@ -67,6 +67,25 @@ def test_ncu_rows_are_pooled_over_launches(tmp_path: Path) -> None:
     assert kernel["stall_reason"] == "long_scoreboard"
 
 
+@pytest.mark.parametrize(
+    ("time", "ns"),
+    [("nsecond", 1), ("ns", 1), ("usecond", 1e3), ("us", 1e3), ("msecond", 1e6), ("ms", 1e6), ("second", 1e9),
+     ("s", 1e9)],
+)  # fmt: skip
+@pytest.mark.parametrize(("size", "factor"), [("byte", 1), ("Mbyte", 1e6), ("Gbyte", 1e9), ("Tbyte", 1e12)])
+def test_units_of_every_version_are_read(
+    time: str, ns: float, size: str, factor: float, tmp_path: Path
+) -> None:
+    units = UNITS.replace("usecond", time).replace("Mbyte", size)
+    first = ncu.read(ncu_file(tmp_path / "ncu.csv", *STREAM_TWICE, units=units)).iloc[0]
+    assert (first["dur_ns"], first["read_bytes"]) == (4 * ns, 8 * factor)
+
+
+def test_a_unit_that_nobody_knows_gives_no_number(tmp_path: Path) -> None:
+    units = UNITS.replace("Mbyte", "sector")
+    assert ncu.read(ncu_file(tmp_path / "ncu.csv", *STREAM_TWICE, units=units))["read_bytes"].isna().all()
+
+
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory: pytest.TempPathFactory) -> Memory:
     with Trace.open(traced(tmp_path_factory.mktemp("memory") / "trace.sqlite")) as trace:
