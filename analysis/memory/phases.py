@@ -85,9 +85,10 @@ def phase_table(
 ) -> pd.DataFrame:
     """Traffic per (domain, name): means over the ranges' time on the device, idle time included.
 
-    Columns: domain, name, dram_gbps, dram_share (of the peak) and bytes_per_range (NaN for too few samples),
-    samples, stall_ns (busy time of the whole phase beyond its bytes at peak speed). Samples are smeared over
-    their period: what lies within one of a range's borders may count for its neighbour.
+    Columns: domain, name, dram_gbps, dram_share (of the peak) and bytes_per_range (NaN for too few samples;
+    all three of a device, on average over several), samples, stall_ns (busy time of the whole phase, of all
+    devices, beyond its bytes at peak speed). Samples are smeared over their period: what lies within one of a
+    range's borders may count for its neighbour.
     """
     parts = []
     for device, mine in spans[spans["device"].isin(list(traffic))].groupby("device"):
@@ -101,7 +102,10 @@ def phase_table(
         return pd.DataFrame(columns=PHASES)
     both = pd.concat(parts).groupby(["domain", "name"], observed=True, as_index=False)
     table = both.agg(
-        percent_ns=("percent_ns", "sum"), covered_ns=("covered_ns", "sum"), ranges=("percent_ns", "size")
+        percent_ns=("percent_ns", "sum"),
+        covered_ns=("covered_ns", "sum"),
+        ranges=("percent_ns", "size"),
+        devices=("device", "nunique"),
     )
     table["dram_share"] = table["percent_ns"] / 100 / table["covered_ns"]
     table["dram_gbps"] = table["dram_share"] * peak_gbps
@@ -111,7 +115,8 @@ def phase_table(
     busy = acc.phases.set_index(["domain", "name"])
     key = pd.MultiIndex.from_frame(table[["domain", "name"]].astype(str))
     whole = busy.set_axis(pd.MultiIndex.from_tuples([(str(a), str(b)) for a, b in busy.index])).reindex(key)
-    all_bytes = table["bytes_per_range"].to_numpy() * whole["count"].to_numpy(dtype=float)
+    of_all = (table["bytes_per_range"] * table["devices"]).to_numpy()
+    all_bytes = of_all * whole["count"].to_numpy(dtype=float)
     table["stall_ns"] = stall_ns(whole["busy_ns"].to_numpy(dtype=float), all_bytes, peak_gbps)
     return table.reindex(columns=PHASES)
 

@@ -111,6 +111,26 @@ def test_a_step_of_another_length_is_no_part_of_the_typical_one() -> None:
     assert found["samples"].sum() == pytest.approx(50, rel=0.01)
 
 
+def test_of_two_gpus_a_phase_stalls_beyond_the_bytes_of_both() -> None:
+    """Two ranges of 400 µs on both, always busy, at 10% and 50% of 1,000 GB/s: 480 of 1,600 µs are moving."""
+    at = np.arange(0, 800_000, PERIOD_NS)
+    traffic = {
+        device: Traffic.of(
+            Samples(device, at, at + PERIOD_NS, PERIOD_NS,
+                    {"dram_read_pct": np.full(len(at), percent), "dram_write_pct": np.zeros(len(at))}), 0
+        )
+        for device, percent in enumerate((10.0, 50.0))
+    }  # fmt: skip
+    start = np.array([0, 400_000, 0, 400_000])
+    spans = {"domain": "", "name": "p", "device": [0, 0, 1, 1], "start_ns": start, "end_ns": start + 400_000}
+    acc: Any = SimpleNamespace(
+        phases=pd.DataFrame({"domain": [""], "name": ["p"], "count": [2], "busy_ns": [1_600_000]})
+    )
+    (row,) = phases.phase_table(pd.DataFrame(spans), acc, traffic, PERIOD_NS, 1_000.0).to_dict("records")
+    assert row["dram_share"] == pytest.approx(0.3) and row["bytes_per_range"] == pytest.approx(120e6)
+    assert row["stall_ns"] == pytest.approx(1_600_000 - 480_000)
+
+
 def test_samples_that_the_profiler_lost_are_said(
     known: tuple[Trace, Account, Memory], tmp_path: Path
 ) -> None:
