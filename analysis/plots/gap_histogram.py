@@ -65,7 +65,7 @@ def _subtitle(name: str, lengths: Floats) -> str:
     return (
         f"{len(lengths):,} gaps in {name}: median {duration(np.median(lengths))}, "
         f"90th percentile {duration(np.quantile(lengths, 0.9))}; {duration(idle, 3)} idle in all, "
-        f"half of it in gaps shorter than {duration(half)}"
+        f"half of it in gaps of up to {duration(half)}"
     )
 
 
