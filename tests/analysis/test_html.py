@@ -201,6 +201,7 @@ def test_a_step_has_the_kernels_that_were_launched_in_it(tmp_path: Path) -> None
         found = html.traced(trace, account(trace), "t")
     assert (found.bar.kernels, found.bar.units, found.bar.launch_calls) == (2, 2, 2)
     assert "a decode step takes 1 kernel " in found.headline
+    assert found.bar.idle_share == 78 / 118 and html.figures(found.bar, {})["idle in decode"] == "66.1%"
 
 
 def test_dram_over_a_whole_loop_is_called_that(loop: tuple[Trace, Account]) -> None:

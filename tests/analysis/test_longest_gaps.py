@@ -10,6 +10,7 @@ from synthetic_export import Export, launches
 
 from analysis import Trace, account
 from analysis.html.longest import longest_gaps
+from analysis.html.view import traced
 
 
 def test_a_gap_is_told_as_what_its_thread_did(tmp_path: Path) -> None:
@@ -72,3 +73,25 @@ def test_calls_and_work_without_an_id_are_not_taken_for_each_other(tmp_path: Pat
     with Trace.open(export.write(tmp_path / "t.sqlite")) as trace:
         (gap,) = longest_gaps(trace, account(trace), 15)
     assert set(gap.causes_ns) == {"unknown"} and gap.host == "no launch call in the trace"
+
+
+def test_gaps_begin_so_long_after_the_window(tmp_path: Path) -> None:
+    export = launches("k")
+    export.domain("harness")
+    export.range("iter", 20_000, 110_000)
+    with Trace.open(export.write(tmp_path / "t.sqlite")) as trace:
+        found = longest_gaps(trace, account(trace), 15)
+    assert [(gap.start_ns, gap.dur_ns) for gap in found] == [
+        (16_000, 26_000), (52_000, 26_000), (0, 6_000), (88_000, 2_000)
+    ]  # fmt: skip
+
+
+def test_gaps_that_recur_have_their_share_of_all_idle_time(tmp_path: Path) -> None:
+    """Ten kernels in turn, three times, in gaps of 10 µs: more patterns than are shown."""
+    export = Export()
+    for number in range(30):
+        export.kernel(15_000 * number, 15_000 * number + 5_000, number, name=f"k{number % 10}")
+    with Trace.open(export.write(tmp_path / "t.sqlite")) as trace:
+        found = traced(trace, account(trace), "t").patterns
+    assert len(found) == 8 and {one.count for one in found} == {3}
+    assert {one.share for one in found} == {30_000 / 290_000}

@@ -10,9 +10,10 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 from matplotlib.text import Text
-from memory_trace import traced
+from memory_trace import STEPS, traced
 
 from analysis import Trace, account
+from analysis.html import charts
 from analysis.memory import Memory, memory, memory_metrics
 from analysis.plots.dram import dram
 from analysis.plots.labels import numbered
@@ -36,6 +37,17 @@ def test_figures_say_what_was_found(measured: Memory) -> None:
     assert "memory-bound" in texts(roofline(measured, STAMP))
     share = memory_metrics(measured)["decode.dram_share"]
     assert f"{share:.0%} of the memory's speed" in texts(dram(measured, STAMP))
+    assert f"the mean of {STEPS} laid onto one another" in texts(dram(measured, STAMP)).replace("\n", " ")
+
+
+def test_a_page_tells_the_mean_and_the_highest_traffic(measured: Memory) -> None:
+    table = pd.DataFrame(
+        {"time_us": [5.0, 15, 25], "dram_read_gbps": [100.0, 200, 600], "dram_write_gbps": [100.0, 200, 0]}
+    )
+    area = charts.dram(replace(measured, timeline=table, peak_gbps=1_000.0))
+    assert area is not None and area.finding == (
+        "On average 400 GB/s over the decode step, 40% of the peak of 1,000 GB/s; at most 600 GB/s."
+    )
 
 
 def test_shares_of_kernel_time_are_of_all_of_it(measured: Memory) -> None:
