@@ -200,6 +200,26 @@ def test_times_that_cannot_be_are_left_out_of_large_tables_too(
     assert (lost.rows, lost.count, str(lost)) == (300, 150, "150 that end before they begin")
 
 
+@pytest.mark.parametrize(("duration_ns", "longest_ns"), [(10**9, 61 * 10**9), (None, 30 * 24 * 3600 * 10**9)])
+def test_no_true_row_is_longer_than_the_recording_and_the_doubt_of_its_clocks(
+    duration_ns: int | None, longest_ns: int, tmp_path: Path
+) -> None:
+    """A minute more than the recording says that it lasted; a month where it says nothing."""
+    export = Export()
+    for number in (0, 1):
+        export.kernel(0, longest_ns + number, number)
+    path = export.write(tmp_path / "t.sqlite")
+    if duration_ns is not None:
+        with closing(sqlite3.connect(path)) as database:
+            database.execute("CREATE TABLE ANALYSIS_DETAILS (duration INTEGER)")
+            database.execute("INSERT INTO ANALYSIS_DETAILS VALUES (?)", (duration_ns,))
+            database.commit()
+    with Trace.open(path) as trace:
+        assert trace.work["end_ns"].tolist() == [longest_ns]
+        (lost,) = trace.left_out
+    assert str(lost) == "1 that last longer than the recording"
+
+
 @pytest.mark.parametrize("table", [KERNELS, CALLS, "NVTX_EVENTS"])
 @pytest.mark.parametrize("column", ["start", "end"])
 def test_a_table_without_times_is_a_trace_error(
