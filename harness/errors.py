@@ -43,6 +43,11 @@ def not_installed(missing: ModuleNotFoundError) -> NoReturn:
     raise SystemExit(int(error.exit_code))
 
 
+def interrupted(error: BaseException | None) -> bool:
+    """Whether Ctrl-C is what an error came of: cut short, OmegaConf raises errors of its own."""
+    return error is not None and (isinstance(error, KeyboardInterrupt) or interrupted(error.__context__))
+
+
 def disk_is_full(error: BaseException) -> bool:
     """Whether an error says that a disk, or the user's share of it, has no space left."""
     if isinstance(error, OSError):

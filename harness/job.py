@@ -68,7 +68,7 @@ class Job:
         """Name files of the run's folder in its record."""
         self.record.artifacts += [str(Path(path).relative_to(self.folder)) for path in artifacts]
 
-    def disk_is_full(self, error: Exception) -> bool:
+    def disk_is_full(self, error: BaseException) -> bool:
         """Whether a full disk is why something failed. It shows in many ways: ask the disk, too."""
         return disk_is_full(error) or shutil.disk_usage(self.folder).free < _FULL_BYTES
 

@@ -73,16 +73,21 @@ def lives(process: psutil.Process) -> bool:
 
 @contextmanager
 def terminate_like_interrupt() -> Iterator[None]:
-    """SIGTERM ends the block as Ctrl-C does: by KeyboardInterrupt."""
+    """SIGTERM and a closed terminal (SIGHUP, unless nohup ignores it) end the block as Ctrl-C does: by
+    KeyboardInterrupt."""
 
     def interrupt(number: int, frame: object) -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    handlers = {number: handler for number, handler in handlers.items() if handler != signal.SIG_IGN}
     try:
+        for number in handlers:
+            signal.signal(number, interrupt)
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from rich.console import Console
 
 from harness import digest, page, processes, reference, report, tracing, verdict
-from harness.errors import ExitCode, UserError
+from harness.errors import ExitCode, UserError, interrupted
 from harness.job import Job, results_of
 from harness.metrics import AGREEMENT, SPEEDUP
 from harness.plan import MEASURE_JSON, Plan
@@ -111,11 +111,9 @@ class Run:
         try:
             self._steps()
             self.record.status = "finished"
-        except KeyboardInterrupt:
-            self.record.fail(UserError("interrupted", exit_code=ExitCode.INTERRUPTED), "interrupted")
-        except Exception as error:
+        except (Exception, KeyboardInterrupt) as error:
             problem = self._explain(error)
-            self.record.fail(problem)
+            self.record.fail(problem, "interrupted" if interrupted(error) else "failed")
             if problem.exit_code == ExitCode.STORAGE:
                 self._make_room()
         self.record.finished_utc = utc_now()
@@ -206,8 +204,10 @@ class Run:
             return {}
         return {SPEEDUP: before / now} if before and now else {}
 
-    def _explain(self, error: Exception) -> UserError:
+    def _explain(self, error: BaseException) -> UserError:
         """Any failure as something to tell the user."""
+        if interrupted(error):
+            return UserError("interrupted", exit_code=ExitCode.INTERRUPTED)
         if self.job.disk_is_full(error):
             return UserError(
                 f"the disk of {self.plan.outputs} is full",

@@ -20,7 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import MarkedYAMLError
 
 from harness.environment import PROJECT
-from harness.errors import ExitCode, UserError
+from harness.errors import ExitCode, UserError, interrupted
 
 CONF = PROJECT / "conf"
 PATHS = ("audio.path", "model.name", "model.path", "outputs")  # settings that are, or may be, paths
@@ -63,6 +63,8 @@ def _quoted(word: str) -> str:
 
 def explain(error: Exception) -> UserError:
     """Any failure of the command outside a run as something to tell the user."""
+    if interrupted(error):
+        return UserError("interrupted", exit_code=ExitCode.INTERRUPTED)
     if isinstance(error, UserError):
         return error
     if isinstance(error, HydraException | OmegaConfBaseException):

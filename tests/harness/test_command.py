@@ -228,7 +228,7 @@ def hanging(
     return parent, psutil.Process(parent.pid).children(recursive=True)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interrupt_ends_the_children_and_marks_the_run(tmp_path: Path, number: signal.Signals) -> None:
     parent, children = hanging(tmp_path)
     interrupt(parent, children, number, tmp_path)

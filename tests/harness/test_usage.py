@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from harness import settings, usage
-from harness.errors import UserError
+from harness.errors import ExitCode, UserError
 from tests.harness.cli import Command
 
 BAD_USAGE = {
@@ -137,3 +139,13 @@ def test_which_values_a_rule_takes(rule: settings.Rule, good: list[object], bad:
     for value in bad:
         with pytest.raises(UserError, match=f"is not {rule.valid}"):
             settings.check({"key": value}, {"key": rule})
+
+
+def test_an_interrupt_that_omegaconf_turns_into_an_error_of_its_own_is_one() -> None:
+    try:
+        try:
+            raise KeyboardInterrupt
+        finally:
+            OmegaConf.create({"key": object()})
+    except OmegaConfBaseException as error:
+        assert usage.explain(error).exit_code == ExitCode.INTERRUPTED
