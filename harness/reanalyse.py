@@ -24,7 +24,7 @@ from harness import environment
 from harness.capture.kept import KeptCapture
 from harness.errors import ExitCode, UserError
 from harness.job import Job, results_of
-from harness.plan import Plan
+from harness.plan import MEASURE_JSON, TRACED_JSON, Plan
 from harness.record import Record, utc_now
 from harness.report import screen
 from harness.run import Run
@@ -68,6 +68,7 @@ def reanalyse(folder: Path, out: Console) -> Record:
         if old.status == "running":
             raise UserError(f"{folder} is still being made", "wait for its end")
         job = _KeptJob(_plan(folder, old), _emptied(old), out)
+        job.check(old.capture["command"])
         Run(store, job).again()
         return job.record
     finally:
@@ -76,6 +77,14 @@ def reanalyse(folder: Path, out: Console) -> Record:
 
 class _KeptJob(Job):
     """A job whose children ran before."""
+
+    def check(self, traced: Sequence[str]) -> None:
+        """UserError before anything is drawn, if what the analysis starts from is not there or damaged.
+        traced: the command of the profiled child; empty if there was none."""
+        self.child([], MEASURE_JSON, "measuring")
+        if traced:
+            self.child([], TRACED_JSON, f"tracing ({self.plan.capture.name})")
+            self.plan.capture.finish(self.folder)
 
     def child(self, command: list[str], result: str, what: str) -> dict[str, Any]:
         path = self.folder / result

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -16,7 +17,7 @@ from harness.job import Job
 from harness.reanalyse import reanalyse
 from harness.report import screen
 from harness.store import Store
-from tests.harness.cli import call
+from tests.harness.cli import ROOT, call
 
 REANALYSE = [sys.executable, "-m", "harness.reanalyse"]
 
@@ -74,22 +75,34 @@ def test_what_can_not_be_analysed_stays_as_it_was_and_stops_no_other(run: Path) 
     assert (run / "run.json").read_bytes() == before and record_of(other)["analysed"]
 
 
+def test_a_published_run_is_left_as_it_was(tmp_path: Path) -> None:
+    (published,) = (ROOT / "results" / "h200").glob("cuda_graphs/*")
+    kept = Path(shutil.copytree(published, tmp_path / "cuda_graphs" / published.name))
+    before = {path: path.read_bytes() for path in kept.rglob("*") if path.is_file()}
+    done = reanalysed(kept)
+    assert done.returncode == 7 and "traced.json is not there" in done.stderr
+    assert {path: path.read_bytes() for path in kept.rglob("*") if path.is_file()} == before
+
+
 def test_a_recording_that_is_gone(run: Path) -> None:
     before = record_of(run)
+    plots = run / "plots"
+    shutil.rmtree(plots)
     traced = {"backend": "nsys", "command": ["nsys", "profile", "python"]}
     (run / "run.json").write_text(json.dumps(before | {"capture": before["capture"] | traced}))
     shutil.copy(run / "measure.json", run / "traced.json")
     done = reanalysed(run)
     assert done.returncode == 6
     assert f"{run / 'trace.sqlite'} is not there" in done.stderr and "make the run again" in done.stderr
+    assert not plots.exists(), "nothing is drawn of what can't be analysed"
 
 
 def test_a_full_disk_takes_no_recording(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recordings = [run / name for name in ("trace.nsys-rep", "trace.sqlite", "metrics.sqlite")]
     for path in recordings:
         path.touch()
-    (run / "measure.json").unlink()
     before = (run / "run.json").read_bytes()
+    monkeypatch.setattr("harness.digest.latency", Mock(side_effect=ValueError))
     monkeypatch.setattr(Job, "disk_is_full", lambda self, error: True)
     with pytest.raises(UserError, match="is full") as caught:
         reanalyse(run, screen())
