@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -132,7 +133,7 @@ def environment(record: Record, folder: Path) -> list[tuple[str, str]]:
         "Analysed again": later and f"{day(later['utc'])}, {code_label(later['commit'], later['dirty'])}",
         "Model": record.model,
         "Audio": Path(str(config.get("audio", {}).get("path", ""))).name,
-        "Command": " ".join(Path(word).name if word.startswith("/") else word for word in record.command),
+        "Command": shlex.join(Path(word).name if word.startswith("/") else word for word in record.command),
         "Measured": measure and f"{measure['iterations']} iterations after {measure['warmup']} of warm-up",
         "Traced": trace
         and record.capture["command"]

@@ -102,3 +102,11 @@ def test_a_page_says_what_a_run_was_made_on_and_how() -> None:
     assert about["Measured"] == "15 iterations after 3 of warm-up"
     assert about["Profiler's cost"] == "a token takes 44.3% longer while traced"
     assert about["GPU metrics"] == "recorded apart, with tokens that take 4.0% less time"
+
+
+def test_the_command_of_a_page_can_be_typed_again() -> None:
+    words = ["/usr/bin/python", "-m", "harness", "+scope=flash", "audio.path=my talk (1).wav"]
+    report = page.of_run(replace(run_of("flash"), command=words), PUBLISHED, None)
+    assert (
+        dict(report.environment)["Command"] == "python -m harness +scope=flash 'audio.path=my talk (1).wav'"
+    )
