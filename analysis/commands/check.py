@@ -54,6 +54,8 @@ def main(argv: Sequence[str]) -> int:
         baseline, run = subjects.recorded_runs(arguments.baseline, arguments.run)
         subjects.check_finished(baseline, run, force=arguments.force)
         warnings = subjects.check(baseline, run, force=arguments.force)
+        if run.path.resolve() == baseline.path.resolve():
+            warnings.append(f"{run.path} is held against itself, so nothing can have changed")
         outcomes = [one for limit in arguments.limits for one in limits.hold(limit, baseline, run)]
         changes = [outcome.change for outcome in outcomes]
         traced = [one.metric for one in changes if one.is_traced]

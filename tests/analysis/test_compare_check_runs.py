@@ -170,3 +170,8 @@ def test_an_error_of_the_program_is_no_regression(gate: Gate, baseline: Path, mo
     monkeypatch.setattr(limits, "hold", fail)
     code, _, error = gate(baseline)
     assert code == 70 and "ZeroDivisionError: a mistake" in error and "Traceback" in error
+
+
+def test_a_gate_says_that_a_run_is_held_against_itself(gate: Gate, baseline: Path, tmp_path: Path) -> None:
+    assert f"warning: {baseline} is held against itself" in gate(baseline)[1]
+    assert "against itself" not in gate(write_run(tmp_path / "new" / "1", [7.0] * 8))[1]
