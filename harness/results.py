@@ -249,7 +249,11 @@ def replace_between_marks(file: Path, text: str, begin: str = BEGIN, end: str = 
 
 def _open(db: Path) -> Store:
     if not db.exists():
-        raise UserError(f"{db} does not exist", "python -m harness +scope=baseline makes a first run")
+        if any(db.parent.glob("*/*/run.json")):
+            hint = f"python -m harness.results rebuild --db {db} makes it from the runs there"
+        else:
+            hint = "python -m harness +scope=baseline makes a first run"
+        raise UserError(f"{db} does not exist", hint)
     return Store(db.parent)
 
 

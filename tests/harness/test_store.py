@@ -48,6 +48,13 @@ def test_a_rebuilt_database_holds_the_same_rows(outputs: Path) -> None:
     assert rows(outputs / "results.db") == before
 
 
+def test_where_runs_lie_without_a_database_the_way_to_one_is_told(outputs: Path) -> None:
+    (outputs / "results.db").unlink()
+    done = results(outputs.parent, "list")
+    assert done.returncode == 2
+    assert "results rebuild --db outputs/results.db makes it from the runs there" in done.stderr
+
+
 def test_rebuild_skips_a_broken_record_and_says_so(outputs: Path) -> None:
     (broken,) = outputs.glob("fake_two/*/run.json")
     broken.write_text("{")
