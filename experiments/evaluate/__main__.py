@@ -21,7 +21,7 @@ except ModuleNotFoundError as missing:
 from experiments.audio import sound_files
 from experiments.bundled import CHECKPOINT, HELD_OUT
 from harness import environment
-from harness.record import write_json
+from harness.record import check_writable, write_json
 from harness.report import screen
 
 if TYPE_CHECKING:
@@ -35,8 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print, and write the JSON if asked to; returns an exit code of the harness."""
     options = _parser().parse_args(arguments)
     try:
-        if options.json and not options.json.parent.is_dir():
-            raise UserError(f"there is no folder {options.json.parent}", "--json FILE", ExitCode.STORAGE)
+        if options.json:
+            check_writable(options.json, "--json")
         found = evaluate(options.model, options.audio, options.device, screen().print)
         if options.json:
             write_json(options.json, found)

@@ -249,7 +249,8 @@ def test_a_bad_folder_is_refused_in_one_line(
 def test_other_mistakes_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--audio", str(tmp_path / "none")]) == ExitCode.INPUT
     assert "--audio" in capsys.readouterr().err
-    assert main(["--json", str(tmp_path / "none" / "found.json")]) == ExitCode.STORAGE
+    assert main(["--json", str(tmp_path)]) == ExitCode.STORAGE, "before minutes of measuring"
+    assert f"{tmp_path} is a folder" in capsys.readouterr().err
     shutil.copy(HELD_OUT / "05_room.ogg", tmp_path)
     (tmp_path / TRUTH_FILE).write_text('{"05_room.ogg": {"segments": [[0, 1]]}}')
     assert main(["--audio", str(tmp_path)]) == ExitCode.INPUT
