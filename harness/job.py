@@ -43,12 +43,12 @@ class Job:
 
     def child(self, command: list[str], result: str, what: str) -> dict[str, Any]:
         """Run a child to its end and return what it wrote; UserError if it failed."""
-        self.out.print(f"{what} ...", markup=False)
-        begin = time.monotonic()
-        with Bar(self.out, what) as bar:
-            status = processes.run(command, self.log, bar)
-        self.out.print(f"{what} took {time.monotonic() - begin:.0f} s", markup=False, highlight=False)
+        before = self.log.stat().st_size if self.log.exists() else 0
+        status = self._run(command, what)
         path = self.folder / result
+        if not path.exists() and self.plan.capture.can_be_asked_again(self._log(before)):
+            self.report.say(f"note: {what}: the profiler did not start, and was asked again")
+            status = self._run(command, what)
         if not path.exists():
             # A child that is not killed always writes its results: else the profiler failed to start it.
             profiler = command[0] != sys.executable and not processes.killed(status)
@@ -61,8 +61,21 @@ class Job:
             )
         return results_of(path, self.log)
 
+    def _run(self, command: list[str], what: str) -> int:
+        """Run a child to its end, shown as `what`; its exit status."""
+        self.out.print(f"{what} ...", markup=False)
+        begin = time.monotonic()
+        with Bar(self.out, what) as bar:
+            status = processes.run(command, self.log, bar)
+        self.out.print(f"{what} took {time.monotonic() - begin:.0f} s", markup=False, highlight=False)
+        return status
+
+    def _log(self, begin: int = 0) -> str:
+        """What children said, from this byte on."""
+        return self.log.read_bytes()[begin:].decode(errors="replace")
+
     def _refusal(self) -> UserError | None:
-        return self.plan.capture.refusal(self.folder, self.log.read_text(errors="replace"))
+        return self.plan.capture.refusal(self.folder, self._log())
 
     def add(self, artifacts: Iterable[Path]) -> None:
         """Name files of the run's folder in its record."""

@@ -17,6 +17,8 @@ INSTALL_HINT = (
     "nsight-systems), or set NSYS=/path/to/nsys, or use capture=kineto"
 )
 IMPORTER = "QdstrmImporter"
+# Said by nsys 2022.4 when it can't reach its own daemon, now and then on a busy machine: it started nothing.
+UNREACHABLE = "Local Endpoint is not available"
 
 # Below PATH in this order, the newest version of each first.
 _INSTALLATIONS = (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import selectors
+import shutil
 import signal
 import subprocess
 import tempfile
@@ -34,7 +35,7 @@ def run(command: Sequence[str], log: Path, bar: Bar) -> int:
     with open(log, "ab") as sink:
         # A session of its own: the terminal's Ctrl-C comes to us, and we end the children in order.
         child = subprocess.Popen(
-            command,
+            ended_with_us(command),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -47,6 +48,13 @@ def run(command: Sequence[str], log: Path, bar: Bar) -> int:
                 return child.wait()
             finally:
                 end(child)
+
+
+def ended_with_us(command: Sequence[str]) -> list[str]:
+    """`command`, which the kernel will end (TERM) when this process ends, even killed: a profiler that nobody
+    waits for would disturb the next measurement. Without util-linux's setpriv it is as it was."""
+    setpriv = shutil.which("setpriv")
+    return [setpriv, "--pdeathsig", "TERM", *command] if setpriv else list(command)
 
 
 def end(child: subprocess.Popen[bytes]) -> None:

@@ -171,7 +171,11 @@ def _new_folder(outputs: Path) -> Path:
 def _record(command: Sequence[str], cwd: Path, stem: Path) -> int:
     """Run nsys with the program; the program's exit code, which nsys passes on."""
     child = subprocess.Popen(
-        command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+        processes.ended_with_us(command),
+        cwd=cwd,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
     )
     pipes = ((child.stdout, sys.stdout), (child.stderr, sys.stderr))
     pumps = [threading.Thread(target=_pump, args=(pipe, to.buffer, stem), daemon=True) for pipe, to in pipes]

@@ -35,6 +35,9 @@ class Capture(Protocol):
     def replay_command(self, child: Sequence[str], run: Path) -> list[str]:
         """The command line of a further child whose kernels are measured one by one; empty if none are."""
 
+    def can_be_asked_again(self, said: str) -> bool:
+        """Whether the profiler, by what it said, has started no child but may well do so the next time."""
+
     def refusal(self, run: Path, log: str) -> UserError | None:
         """Why the profiler did not start the child, by what it said in the run's log; None if unknown."""
 
@@ -68,6 +71,9 @@ class TimelineOnly:
 
     def finish_replay(self, run: Path) -> Path:
         raise ValueError(f"{type(self).__name__} replays no kernels")
+
+    def can_be_asked_again(self, said: str) -> bool:
+        return False
 
     def refusal(self, run: Path, log: str) -> UserError | None:
         return None

@@ -48,6 +48,9 @@ class NcuCapture:
     def replay_command(self, child: Sequence[str], run: Path) -> list[str]:
         return ncu.replay_command(ncu.require(), child, run / NCU_CSV)
 
+    def can_be_asked_again(self, said: str) -> bool:
+        return self._timeline.can_be_asked_again(said)
+
     def refusal(self, run: Path, log: str) -> UserError | None:
         try:
             if (run / NCU_CSV).exists():

@@ -68,6 +68,9 @@ class NsysCapture(TimelineOnly):
         hz = self._sampling if isinstance(self._sampling, int) else gpu_metrics.AUTO_HZ
         return self._support.arguments(hz)
 
+    def can_be_asked_again(self, said: str) -> bool:
+        return nsys.UNREACHABLE in said
+
     def refusal(self, run: Path, log: str) -> UserError | None:
         return gpu_metrics.refusal(log)
 

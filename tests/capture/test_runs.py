@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import lzma
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,6 +14,7 @@ import pytest
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
 FAKE_WORKLOAD = ("--config-dir", str(Path(__file__).parents[1] / "harness" / "conf"), "+scope=fake_one")
+DATA = Path(__file__).parents[1] / "data"
 RUN_CHILD = 'while [ "$1" != --output ]; do shift; done; shift 2; "$@"'
 NO_RANGES = "CREATE TABLE NVTX_EVENTS AS SELECT 75 AS eventType"
 WRITE = f"import sqlite3, sys; sqlite3.connect(sys.argv[1]).executescript('{NO_RANGES}')"
@@ -36,6 +38,24 @@ def test_a_run_without_a_usable_recording_fails_with_a_reason(
     (found,) = tmp_path.glob("outputs/*/*/run.json")
     record = json.loads(found.read_text())
     assert record["status"] == "failed" and record["error"]["exit_code"] == 4
+
+
+@pytest.mark.parametrize(("failures", "code", "status"), [(1, 0, "finished"), (2, 4, "failed")])
+def test_an_nsys_that_can_not_reach_its_daemon_is_asked_again_once(
+    fake_nsys: Callable[..., Path], command: Command, tmp_path: Path, failures: int, code: int, status: str
+) -> None:
+    asked = tmp_path / "asked"
+    unreachable = "echo 'Local Endpoint is not available.' >&2; exit 1"
+    begin = f"echo >> {asked}; if [ $(wc -l < {asked}) -le {failures} ]; then {unreachable}; fi"
+    recorded = tmp_path / "recorded.sqlite"
+    recorded.write_bytes(lzma.decompress((DATA / "cpu_2023.4.sqlite.xz").read_bytes()))
+    fake_nsys(profile=f'{begin}; {RUN_CHILD}; touch "$stem.nsys-rep"', export=f'cp {recorded} "$5"')
+    done = command("harness", *FAKE_WORKLOAD, "capture=nsys", "device=cpu", cwd=tmp_path)
+    assert done.returncode == code, done.stdout + done.stderr
+    assert "note: tracing (nsys): the profiler did not start, and was asked again" in done.stdout
+    assert asked.read_text() == "\n\n"
+    (found,) = tmp_path.glob("outputs/*/*/run.json")
+    assert json.loads(found.read_text())["status"] == status
 
 
 def test_capture_nsys_without_nsys_leaves_no_run(

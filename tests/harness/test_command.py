@@ -255,14 +255,23 @@ def interrupt(
     assert record["status"] == "interrupted" and statuses(cwd) == {record["id"]: "interrupted"}
 
 
-def test_a_killed_harness_leaves_a_run_that_is_marked_failed_later(tmp_path: Path) -> None:
-    parent, children = hanging(tmp_path)
+def kill(parent: subprocess.Popen[str], children: list[psutil.Process]) -> None:
+    """Nobody would wait for what the parent leaves behind, and it would disturb the next run."""
     parent.kill()
     parent.communicate()
-    deadline_s = time.monotonic() + 10
-    while any(map(lives, children)):  # nobody would wait for it, and it would disturb the next run
-        assert time.monotonic() < deadline_s
+    deadline_s = time.monotonic() + 20
+    while left := [child for child in children if lives(child)]:
+        assert time.monotonic() < deadline_s, left
         time.sleep(0.05)
+
+
+@pytest.mark.nsys
+def test_a_killed_harness_takes_nsys_and_its_program_along(real_nsys: Path, tmp_path: Path) -> None:
+    kill(*hanging(tmp_path, "hang_traced", "capture=nsys"))
+
+
+def test_a_killed_harness_leaves_a_run_that_is_marked_failed_later(tmp_path: Path) -> None:
+    kill(*hanging(tmp_path))
     (before,) = records(tmp_path)
     assert before["status"] == "running"
     assert call([sys.executable, "-m", "harness.results", "list"], tmp_path).returncode == 0
