@@ -48,6 +48,12 @@ case $to,${1-} in
     fi
     ;;&
   *)
+    for word; do
+      if [[ $word == capture=* && $word != capture=nsys ]]; then
+        printf 'error: %s: nsys-run.sh records by nsys\n  try: python -m harness in its place\n' "$word" >&2
+        exit 2
+      fi
+    done
     export PYTHONPATH=$repo${PYTHONPATH:+:$PYTHONPATH}
     exec "$python" -m harness "$@" capture=nsys # last, since flags like -m come first
     ;;

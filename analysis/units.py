@@ -22,6 +22,11 @@ def significant(value: float, digits: int = 3) -> str:
     return f"{value:,.{max(digits - whole, 0)}f}"
 
 
+def counted(count: int, what: str) -> str:
+    """A number of things: "1 iteration", "1,200 iterations"."""
+    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
+
+
 def percent(share: float) -> str:
     """A share in per cent, with a decimal below 2%: 0.0042 is "0.4%", 0.127 "13%"; never 0 if it is more."""
     if 0 < share < 0.0005:

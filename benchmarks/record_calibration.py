@@ -14,7 +14,7 @@ from pathlib import Path
 
 from analysis.trim import trim
 from benchmarks import calibrate
-from harness import nsys, tools
+from harness import environment, nsys, tools
 from harness.environment import PROJECT
 from harness.errors import ExitCode, UserError
 
@@ -67,6 +67,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--keep", type=Path, metavar="STEM", help="also write STEM.sqlite.xz and STEM.csv")
     arguments = parser.parse_args(argv)
     try:
+        if environment.gpu() is None:
+            raise UserError(
+                "the calibration is about a GPU, and the NVIDIA driver sees none",
+                "python -m harness.doctor",
+                ExitCode.MACHINE,
+            )
         arguments.outputs.mkdir(parents=True, exist_ok=True)
         trace, truth = record(arguments.outputs)
         if arguments.keep:

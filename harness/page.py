@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 
+from analysis.units import counted
 from harness import details, digest, recorded, report
 from harness.errors import UserError
 from harness.footer import notes, shared
@@ -134,10 +135,8 @@ def environment(record: Record, folder: Path) -> list[tuple[str, str]]:
         "Model": record.model,
         "Audio": Path(str(config.get("audio", {}).get("path", ""))).name,
         "Command": shlex.join(Path(word).name if word.startswith("/") else word for word in record.command),
-        "Measured": measure and f"{measure['iterations']} iterations after {measure['warmup']} of warm-up",
-        "Traced": trace
-        and record.capture["command"]
-        and f"{trace['iterations']} iterations after {trace['warmup']} of warm-up",
+        "Measured": measure and _often(measure),
+        "Traced": trace and record.capture["command"] and _often(trace),
         "Profiler": record.capture["backend"],
         "Profiler's cost": OVERHEAD in record.metrics
         and f"a token takes {report.longer(record.metrics[OVERHEAD])} while traced",
@@ -145,6 +144,10 @@ def environment(record: Record, folder: Path) -> list[tuple[str, str]]:
         and f"recorded apart, with tokens that take {report.longer(record.metrics[METRICS_OVERHEAD])}",
     }
     return [(term, str(value)) for term, value in about.items() if value]
+
+
+def _often(run: Mapping[str, Any]) -> str:
+    return f"{counted(run['iterations'], 'iteration')} after {run['warmup']} of warm-up"
 
 
 def _too_few(by_label: Mapping[str, Record]) -> list[str]:

@@ -13,6 +13,7 @@ from typing import Any
 from rich.box import SIMPLE
 from rich.table import Table
 
+from analysis.units import counted
 from harness.errors import ExitCode, UserError
 from harness.metrics import AGREEMENT, ERROR_RATES
 from harness.plan import MEASURE_JSON
@@ -234,7 +235,7 @@ def repetitions(outputs: Path, runs: Sequence[dict[str, Any]]) -> str:
     """Of how many iterations the latencies are medians, from the runs' folders; empty if these are gone."""
     measured = (results_left(outputs / run["id"] / MEASURE_JSON) for run in runs)
     counts = {(len(one["iterations"]), one["warmup"]) for one in measured if "warmup" in one}
-    each = [f"{timed} iterations after {warmup} of warm-up" for timed, warmup in sorted(counts)]
+    each = [f"{counted(timed, 'iteration')} after {warmup} of warm-up" for timed, warmup in sorted(counts)]
     return f"medians of {' or '.join(each)}" if each else ""
 
 

@@ -12,6 +12,7 @@ from typing import Any, cast
 from omegaconf import OmegaConf
 from rich.console import Console
 
+from analysis.units import counted
 from harness import digest, page, processes, reference, report, tracing, verdict
 from harness.errors import ExitCode, UserError, interrupted
 from harness.job import Job, results_of
@@ -145,7 +146,7 @@ class Run:
             self.report.say(report.word_error_lines(self.record.word_errors))
         for note in measured["workload"].get("notes", []):
             self.report.say(f"note: {note}")
-        title = f"Latency without a profiler, {len(measured['iterations'])} iterations"
+        title = f"Latency without a profiler, {counted(len(measured['iterations']), 'iteration')}"
         self.report.say(report.latency_table(self.record.metrics, title))
         if self.plan.device == "cuda":
             self.record.metrics |= digest.floor(measured, self.plan.environment["gpu"])

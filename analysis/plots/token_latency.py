@@ -24,6 +24,7 @@ from analysis.plots.style import (
     significant,
     styled,
 )
+from analysis.units import counted
 
 Floats = npt.NDArray[np.float64]
 
@@ -45,7 +46,7 @@ def latency(iterations: Sequence[Iteration], stamp: Stamp) -> Figure:
     steps = steps_ms(iterations)
     if steps.size == 0:
         return _without_steps(iterations, stamp)
-    runs = "1 iteration" if len(iterations) == 1 else f"{len(iterations)} iterations"
+    runs = counted(len(iterations), "iteration")
     subtitle = (
         f"Decode steps of {runs}: median at each position, and the range from the 25th to the 75th percentile"
     )
@@ -67,7 +68,7 @@ def _without_steps(iterations: Sequence[Iteration], stamp: Stamp) -> Figure:
         figure = framed("No decode steps were timed", "Latency per token", stamp)
         empty(figure.add_subplot(), "neither decode steps nor phases in these iterations")
         return figure
-    runs = "1 iteration" if len(iterations) == 1 else f"{len(iterations)} iterations"
+    runs = counted(len(iterations), "iteration")
     subtitle = (
         f"Phases of {runs}, each on its own scale (ms; line: median, band: quartiles). Decode steps were not "
         "timed singly"

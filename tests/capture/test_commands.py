@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from harness import doctor
+from harness import doctor, environment
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 FakeNsys = Callable[..., Path]
@@ -204,6 +204,19 @@ def test_nsys_run_knows_a_program_without_its_dashes() -> None:
     line = [ROOT / "nsys-run.sh", "python3", "prog.py"]
     done = subprocess.run(line, capture_output=True, text=True)
     assert done.returncode == 2 and "try: ./nsys-run.sh -- python3 prog.py" in done.stderr
+
+
+def test_nsys_run_takes_no_other_capture() -> None:
+    line = [ROOT / "nsys-run.sh", "+scope=baseline", "capture=none"]
+    done = subprocess.run(line, capture_output=True, text=True)
+    assert done.returncode == 2 and "error: capture=none: nsys-run.sh records by nsys" in done.stderr
+
+
+@pytest.mark.skipif(environment.gpu() is not None, reason="NOT TESTED: this machine has a GPU")
+def test_calibration_asks_for_a_gpu_before_anything_else(command: Command, tmp_path: Path) -> None:
+    done = command("benchmarks.record_calibration", "--outputs", str(tmp_path / "out"))
+    assert done.returncode == 4 and "the calibration is about a GPU" in done.stderr
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
