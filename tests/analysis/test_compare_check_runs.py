@@ -173,5 +173,5 @@ def test_an_error_of_the_program_is_no_regression(gate: Gate, baseline: Path, mo
 
 
 def test_a_gate_says_that_a_run_is_held_against_itself(gate: Gate, baseline: Path, tmp_path: Path) -> None:
-    assert f"warning: {baseline} is held against itself" in gate(baseline)[1]
-    assert "against itself" not in gate(write_run(tmp_path / "new" / "1", [7.0] * 8))[1]
+    assert "is held against itself" in " ".join(gate(baseline)[1].split())
+    assert "itself" not in gate(write_run(tmp_path / "new" / "1", [7.0] * 8))[1]
