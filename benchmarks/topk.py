@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 VOCABULARY, LENGTH, END, TIMESTAMP_BEGIN = 51865, 448, 50257, 50364
 WARM_COPIES = 50
-DEVICE = "cuda"
 
 
 @dataclass(frozen=True)
@@ -43,15 +42,15 @@ class Row:
 class Case:
     """N rows of float16 logits behind a history of 100 tokens, and what chooses among them."""
 
-    def __init__(self, rows: int, k: int, timestamps: bool) -> None:
+    def __init__(self, rows: int, k: int, timestamps: bool, device: str = "cuda") -> None:
         import torch
 
         from kernels.logit_rules import NEVER, NOT_FIRST, LogitRules
 
-        self.logits = torch.randn(rows, VOCABULARY, device=DEVICE).half()
-        self.history = torch.randint(0, 50000, (1, LENGTH), device=DEVICE)
-        self.positions = torch.arange(100, 100 + rows, device=DEVICE)
-        self.begin = torch.tensor([4], device=DEVICE)
+        self.logits = torch.randn(rows, VOCABULARY, device=device).half()
+        self.history = torch.randint(0, 50000, (1, LENGTH), device=device)
+        self.positions = torch.arange(100, 100 + rows, device=device)
+        self.begin = torch.tensor([4], device=device)
         self.rules: LogitRules = LogitRules.build(
             VOCABULARY,
             LENGTH,
@@ -59,13 +58,13 @@ class Case:
             range(1, 9000, 100),
             [220, END],
             timestamp_begin=TIMESTAMP_BEGIN if timestamps else -1,
-            device=DEVICE,
+            device=device,
         )
         self.never = self.rules.banned & NEVER > 0
         self.not_first = self.rules.banned & NOT_FIRST > 0
-        self.ids = torch.empty(rows, k, dtype=torch.long, device=DEVICE)
-        self.logprobs = torch.empty(rows, k, device=DEVICE)
-        self.logsumexp = torch.empty(rows, device=DEVICE)
+        self.ids = torch.empty(rows, k, dtype=torch.long, device=device)
+        self.logprobs = torch.empty(rows, k, device=device)
+        self.logsumexp = torch.empty(rows, device=device)
 
     def fused(self, dependent: bool = False) -> None:
         from kernels.fused_topk import fused_topk

@@ -59,7 +59,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _end_with_parent() -> None:
     """Have the kernel end this process when its parent ends, even killed: a measurement that nobody waits for
-    would disturb the next."""
+    would disturb the next. The profiler has such a signal from the harness, but hands none on to us."""
     set_parent_death_signal = 1  # PR_SET_PDEATHSIG of prctl(2)
     ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGTERM)
 

@@ -35,7 +35,7 @@ def run(command: Sequence[str], log: Path, bar: Bar) -> int:
     with open(log, "ab") as sink:
         # A session of its own: the terminal's Ctrl-C comes to us, and we end the children in order.
         child = subprocess.Popen(
-            ended_with_us(command),
+            with_parent_death_signal(command),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -50,9 +50,10 @@ def run(command: Sequence[str], log: Path, bar: Bar) -> int:
                 end(child)
 
 
-def ended_with_us(command: Sequence[str]) -> list[str]:
-    """`command`, which the kernel will end (TERM) when this process ends, even killed: a profiler that nobody
-    waits for would disturb the next measurement. Without util-linux's setpriv it is as it was."""
+def with_parent_death_signal(command: Sequence[str]) -> list[str]:
+    """`command`, to which the kernel sends SIGTERM when this process ends, even killed: a profiler that
+    nobody waits for would disturb the next measurement. By util-linux's setpriv, if it is there: Popen's
+    preexec_fn is not safe beside threads."""
     setpriv = shutil.which("setpriv")
     return [setpriv, "--pdeathsig", "TERM", *command] if setpriv else list(command)
 

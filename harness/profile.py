@@ -171,7 +171,7 @@ def _new_folder(outputs: Path) -> Path:
 def _record(command: Sequence[str], cwd: Path, stem: Path) -> int:
     """Run nsys with the program; the program's exit code, which nsys passes on."""
     child = subprocess.Popen(
-        processes.ended_with_us(command),
+        processes.with_parent_death_signal(command),
         cwd=cwd,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

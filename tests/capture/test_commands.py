@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from harness import doctor, environment
+from harness import doctor, environment, nsys
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 FakeNsys = Callable[..., Path]
@@ -39,8 +39,7 @@ CHECKS = {
 def profile(command: Command, tmp_path: Path, *program: str) -> subprocess.CompletedProcess[str]:
     line = ("harness.profile", "--outputs", str(tmp_path / "out"), "--", *program)
     done = command(*line)
-    # nsys 2022.4 can't reach its own daemon now and then, on a busy machine, and has started nothing then.
-    return command(*line) if "Local Endpoint is not available" in done.stderr else done
+    return command(*line) if nsys.UNREACHABLE in done.stderr else done
 
 
 def empty_export(*tables: str) -> str:

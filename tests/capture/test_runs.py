@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from harness import nsys
+
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
 FAKE_WORKLOAD = ("--config-dir", str(Path(__file__).parents[1] / "harness" / "conf"), "+scope=fake_one")
@@ -45,7 +47,7 @@ def test_an_nsys_that_can_not_reach_its_daemon_is_asked_again_once(
     fake_nsys: Callable[..., Path], command: Command, tmp_path: Path, failures: int, code: int, status: str
 ) -> None:
     asked = tmp_path / "asked"
-    unreachable = "echo 'Local Endpoint is not available.' >&2; exit 1"
+    unreachable = f"echo '{nsys.UNREACHABLE}.' >&2; exit 1"
     begin = f"echo >> {asked}; if [ $(wc -l < {asked}) -le {failures} ]; then {unreachable}; fi"
     recorded = tmp_path / "recorded.sqlite"
     recorded.write_bytes(lzma.decompress((DATA / "cpu_2023.4.sqlite.xz").read_bytes()))

@@ -259,7 +259,7 @@ def kill(parent: subprocess.Popen[str], children: list[psutil.Process]) -> None:
     """Nobody would wait for what the parent leaves behind, and it would disturb the next run."""
     parent.kill()
     parent.communicate()
-    deadline_s = time.monotonic() + 20
+    deadline_s = time.monotonic() + 10
     while left := [child for child in children if lives(child)]:
         assert time.monotonic() < deadline_s, left
         time.sleep(0.05)

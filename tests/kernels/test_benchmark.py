@@ -30,8 +30,7 @@ def test_both_sides_choose_the_same(k: int, timestamps: bool) -> None:
 
 @pytest.mark.parametrize("k", [1, 4])
 def test_torch_chooses_without_sorting_where_one_is_wanted(k: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(topk, "DEVICE", "cpu")
-    case = topk.Case(5, k, timestamps=False)
+    case = topk.Case(5, k, timestamps=False, device="cpu")
     called = []
     sort = torch.Tensor.topk
     monkeypatch.setattr(torch.Tensor, "topk", lambda *given: (called.append(1), sort(*given))[1])
